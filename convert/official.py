@@ -1,0 +1,186 @@
+"""Official state dicts (v2 layout) to ours and back.
+
+The two sides hold the same numbers. They differ in names, in the projections of attention, which are one `in_proj`
+matrix on the official side, and in two constant buffers that only the official side keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from transformers import PreTrainedConfig
+
+from maskformer.modeling.swin import NAME as SWIN_NAME
+from maskformer.modeling.swin import VARIANTS as SWIN_VARIANTS
+from maskformer.modeling.swin import relative_position_index
+
+OUR_BACKBONE = "model.pixel_level_module.backbone."
+OUR_PIXEL_DECODER = "model.pixel_level_module.pixel_decoder."
+OUR_TRANSFORMER = "model.transformer_module."
+OFFICIAL_PIXEL_DECODER = "sem_seg_head.pixel_decoder."
+OFFICIAL_PREDICTOR = "sem_seg_head.predictor."
+RESNET_DEPTHS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3), "resnet101s": (3, 4, 23, 3)}
+PROJECTIONS = ("q_proj", "k_proj", "v_proj")
+
+
+def module_names(config: PreTrainedConfig) -> dict[str, str]:
+    """Official name of each module that holds weights, to ours.
+
+    Raises `ValueError` for a backbone that the official code does not have.
+    """
+    return {**backbone_names(config), **pixel_decoder_names(config), **transformer_names(config)}
+
+
+def backbone_names(config: PreTrainedConfig) -> dict[str, str]:
+    """Names of the backbone's modules: detectron2's ResNets to timm's, Swin's to themselves."""
+    name = config.backbone
+    if name in RESNET_DEPTHS:
+        names = resnet_names(RESNET_DEPTHS[name], deep_stem=name.endswith("s"))
+        return {f"backbone.{official}": f"{OUR_BACKBONE}model.{ours}" for official, ours in names.items()}
+    match = SWIN_NAME.fullmatch(name)
+    if match is None:
+        raise ValueError(f"the official code has no backbone {name!r}; it has {', '.join(RESNET_DEPTHS)} and swin_*")
+    modules = ["patch_embed.proj", "patch_embed.norm", *(f"norm{stage}" for stage in range(4))]
+    for stage, depth in enumerate(SWIN_VARIANTS[match[1]][1]):
+        for block in range(depth):
+            parts = ("norm1", "attn", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+            modules += [f"layers.{stage}.blocks.{block}.{part}" for part in parts]
+        if stage < 3:
+            modules += [f"layers.{stage}.downsample.{part}" for part in ("norm", "reduction")]
+    return {f"backbone.{module}": f"{OUR_BACKBONE}{module}" for module in modules}
+
+
+def resnet_names(depths: tuple[int, ...], deep_stem: bool) -> dict[str, str]:
+    """detectron2's names of a ResNet with bottleneck blocks, to timm's."""
+    if deep_stem:
+        stem = {"conv1": ("conv1.0", "conv1.1"), "conv2": ("conv1.3", "conv1.4"), "conv3": ("conv1.6", "bn1")}
+    else:
+        stem = {"conv1": ("conv1", "bn1")}
+    names = {}
+    for official, (conv, norm) in stem.items():
+        names |= {f"stem.{official}": conv, f"stem.{official}.norm": norm}
+    for stage, depth in enumerate(depths):
+        for block in range(depth):
+            official, ours = f"res{stage + 2}.{block}", f"layer{stage + 1}.{block}"
+            for conv in (1, 2, 3):
+                names |= {f"{official}.conv{conv}": f"{ours}.conv{conv}"}
+                names |= {f"{official}.conv{conv}.norm": f"{ours}.bn{conv}"}
+            if block == 0:
+                names |= {f"{official}.shortcut": f"{ours}.downsample.0"}
+                names |= {f"{official}.shortcut.norm": f"{ours}.downsample.1"}
+    return names
+
+
+def pixel_decoder_names(config: PreTrainedConfig) -> dict[str, str]:
+    """Names of the pixel decoder's modules."""
+    names = {"mask_features": "mask_projection"}
+    for level in range(4):
+        names |= {f"layer_{level + 1}": f"outputs.{level}.0", f"layer_{level + 1}.norm": f"outputs.{level}.1"}
+        if level < 3:
+            names |= {f"adapter_{level + 1}": f"laterals.{level}.0", f"adapter_{level + 1}.norm": f"laterals.{level}.1"}
+    if config.pixel_decoder_encoder_layers:
+        names |= {"input_proj": "encoder_projection"}
+        for layer in range(config.pixel_decoder_encoder_layers):
+            residuals = {"norm1": "self_attention_residual.norm", "norm2": "feed_forward_residual.norm"}
+            names |= layer_names(f"transformer.encoder.layers.{layer}", f"encoder.layers.{layer}", residuals)
+    return {OFFICIAL_PIXEL_DECODER + official: OUR_PIXEL_DECODER + ours for official, ours in names.items()}
+
+
+def transformer_names(config: PreTrainedConfig) -> dict[str, str]:
+    """Names of the transformer decoder's and the heads' modules."""
+    names = {
+        "query_embed": OUR_TRANSFORMER + "query_embeddings",
+        "transformer.decoder.norm": OUR_TRANSFORMER + "norm",
+        "class_embed": "segmentation_module.class_head",
+        **{f"mask_embed.layers.{layer}": f"segmentation_module.mask_head.{2 * layer}" for layer in range(3)},
+    }
+    if not config.pixel_decoder_encoder_layers:
+        names |= {"input_proj": OUR_TRANSFORMER + "input_projection"}
+    residuals = {
+        "norm1": "self_attention_residual.norm",
+        "norm2": "cross_attention_residual.norm",
+        "norm3": "feed_forward_residual.norm",
+    }
+    for layer in range(config.decoder_layers):
+        official, ours = f"transformer.decoder.layers.{layer}", f"{OUR_TRANSFORMER}layers.{layer}"
+        names |= layer_names(official, ours, residuals)
+        names |= {f"{official}.multihead_attn": f"{ours}.cross_attention"}
+        names |= {f"{official}.multihead_attn.out_proj": f"{ours}.cross_attention.out_proj"}
+    return {OFFICIAL_PREDICTOR + official: ours for official, ours in names.items()}
+
+
+def layer_names(official: str, ours: str, residuals: dict[str, str]) -> dict[str, str]:
+    """What the layers of encoder and decoder share."""
+    names = {f"{official}.{norm}": f"{ours}.{residual}" for norm, residual in residuals.items()}
+    return names | {
+        f"{official}.self_attn": f"{ours}.self_attention",
+        f"{official}.self_attn.out_proj": f"{ours}.self_attention.out_proj",
+        f"{official}.linear1": f"{ours}.feed_forward.0",
+        f"{official}.linear2": f"{ours}.feed_forward.3",
+    }
+
+
+def from_official(state_dict: Mapping[str, torch.Tensor], config: PreTrainedConfig) -> dict[str, torch.Tensor]:
+    """An official state dict (v2 layout) under our names.
+
+    Raises `ValueError`, naming them, if entries are left over or modules got none. Shapes are checked where the result
+    is loaded.
+    """
+    names, left_over, converted = module_names(config), [], {}
+    for key, value in state_dict.items():
+        module, leaf = key.rsplit(".", 1)
+        if key == "criterion.empty_weight" or leaf == "relative_position_index":
+            continue
+        if module not in names:
+            left_over.append(key)
+        elif leaf.startswith("in_proj_"):
+            for projection, part in zip(PROJECTIONS, value.chunk(3), strict=True):
+                converted[f"{names[module]}.{projection}.{leaf.removeprefix('in_proj_')}"] = part.clone()
+        else:
+            converted[f"{names[module]}.{leaf}"] = value
+    given = {key.rsplit(".", 1)[0] for key in state_dict}
+    missing = [module for module in names if module not in given]
+    if left_over or missing:
+        raise ValueError(
+            f"these are not the weights of a MaskFormer with {config.backbone}: {describe(left_over)} left over,"
+            f" {describe(missing)} missing"
+        )
+    return converted
+
+
+def to_official(state_dict: Mapping[str, torch.Tensor], config: PreTrainedConfig) -> dict[str, torch.Tensor]:
+    """Our state dict under the official names (v2 layout), the official side's constant buffers included.
+
+    Raises `ValueError`, naming them, if entries are left over.
+    """
+    names = {ours: official for official, ours in module_names(config).items()}
+    left_over, converted = [], {}
+    for key, value in state_dict.items():
+        module, leaf = key.rsplit(".", 1)
+        parent, _, child = module.rpartition(".")
+        if child in PROJECTIONS and parent in names:
+            if child == PROJECTIONS[0]:
+                parts = [state_dict[f"{parent}.{projection}.{leaf}"] for projection in PROJECTIONS]
+                converted[f"{names[parent]}.in_proj_{leaf}"] = torch.cat(parts)
+        elif leaf == "num_batches_tracked":
+            continue
+        elif module not in names:
+            left_over.append(key)
+        else:
+            converted[f"{names[module]}.{leaf}"] = value
+            if leaf == "relative_position_bias_table":
+                window = (round(len(value) ** 0.5) + 1) // 2
+                converted[f"{names[module]}.relative_position_index"] = relative_position_index(window)
+    if left_over:
+        raise ValueError(f"the official MaskFormer has no place for {describe(left_over)}")
+    converted["criterion.empty_weight"] = torch.ones(config.num_labels + 1)
+    converted["criterion.empty_weight"][-1] = config.no_object_weight
+    return converted
+
+
+def describe(names: list[str]) -> str:
+    """A few of `names`, and how many there are."""
+    if not names:
+        return "nothing"
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

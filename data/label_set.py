@@ -1,0 +1,86 @@
+"""A label set: what the contiguous label ids 0 .. K-1 mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """K labels, in the order of their contiguous ids.
+
+    `names[i]`, `colors[i]` (RGB, 0 to 255), `is_thing[i]` and `source_ids[i]` (the id that the dataset's own files use)
+    describe label id `i`.
+    """
+
+    names: tuple[str, ...]
+    colors: tuple[tuple[int, int, int], ...]
+    is_thing: tuple[bool, ...]
+    source_ids: tuple[int, ...]
+
+    @classmethod
+    def from_categories(cls, categories: Sequence[Mapping], where: str = "categories") -> LabelSet:
+        """Builds a label set from COCO panoptic `categories` (`id`, `name`, and optionally `isthing`, `color`).
+
+        Raises `ValueError`, naming `where` and the entry, if an id or a name is missing or an id occurs twice.
+        """
+        if not categories:
+            raise ValueError(f"{where}: there are no categories; at least one with an 'id' and a 'name' is needed")
+        seen: dict[int, int] = {}
+        for index, category in enumerate(categories):
+            for field in ("id", "name"):
+                if category.get(field) in (None, ""):
+                    raise ValueError(f"{where}: entry {index} has no {field!r}: {dict(category)}")
+            if category["id"] in seen:
+                raise ValueError(f"{where}: entries {seen[category['id']]} and {index} share the id {category['id']}")
+            seen[category["id"]] = index
+        return cls(
+            names=tuple(str(category["name"]) for category in categories),
+            colors=tuple(
+                tuple(int(c) for c in category.get("color") or distinct_color(index))
+                for index, category in enumerate(categories)
+            ),
+            is_thing=tuple(bool(category.get("isthing", 1)) for category in categories),
+            source_ids=tuple(int(category["id"]) for category in categories),
+        )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        """Contiguous id to name."""
+        return dict(enumerate(self.names))
+
+    @property
+    def label2id(self) -> dict[str, int]:
+        """Name to contiguous id."""
+        return {name: index for index, name in enumerate(self.names)}
+
+    @property
+    def stuff_ids(self) -> list[int]:
+        """The contiguous ids that are stuff: regions without instances."""
+        return [index for index, thing in enumerate(self.is_thing) if not thing]
+
+    @property
+    def categories(self) -> list[dict]:
+        """COCO panoptic categories under contiguous ids, as `metrics.PanopticQuality` takes them."""
+        return [
+            {"id": index, "name": self.names[index], "isthing": int(self.is_thing[index]), "color": self.colors[index]}
+            for index in range(len(self))
+        ]
+
+    def contiguous_ids(self) -> dict[int, int]:
+        """Source id to contiguous id."""
+        return {source: index for index, source in enumerate(self.source_ids)}
+
+
+def distinct_color(index: int) -> tuple[int, int, int]:
+    """RGB colour number `index` of an endless sequence of well separated colours (golden-angle hues)."""
+    import colorsys
+
+    hue = (index * 0.61803398875) % 1.0
+    value = (0.95, 0.75, 0.6)[(index // 7) % 3]
+    red, green, blue = colorsys.hsv_to_rgb(hue, (0.65, 0.9)[(index // 21) % 2], value)
+    return int(255 * red), int(255 * green), int(255 * blue)

@@ -1,0 +1,71 @@
+"""The backbone of Figure 2: an image becomes feature maps of strides 4, 8, 16 and 32."""
+
+from __future__ import annotations
+
+import difflib
+
+import timm
+import torch
+from timm.layers import freeze_batch_norm_2d
+from torch import nn
+from transformers import PreTrainedConfig
+
+from .swin import NAME as SWIN_NAME
+from .swin import SwinBackbone
+
+STRIDES = [4, 8, 16, 32]
+
+
+def load_backbone(config: PreTrainedConfig) -> nn.Module:
+    """The backbone that `config.backbone` names, with random weights; `.channels` are its maps' channels.
+
+    Raises `ValueError` where the name is not known, or the model has no maps of the four strides.
+    """
+    kwargs = dict(config.backbone_kwargs or {})
+    if SWIN_NAME.fullmatch(config.backbone):
+        return SwinBackbone(config, config.backbone, **kwargs)
+    return TimmBackbone(config.backbone, config.freeze_batch_norm, kwargs)
+
+
+class TimmBackbone(nn.Module):
+    """Any timm model that gives `features_only` maps of strides 4, 8, 16 and 32."""
+
+    def __init__(self, name: str, freeze_batch_norm: bool, kwargs: dict):
+        super().__init__()
+        if not timm.is_model(name):
+            near = difflib.get_close_matches(name, timm.list_models(), n=3)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise ValueError(f"backbone {name!r} is neither a Swin Transformer nor a timm model{hint}")
+        multi_grid = kwargs.pop("multi_grid", None)
+        model = timm.create_model(name, features_only=True, pretrained=False, **kwargs)
+        if multi_grid:
+            dilate_last_stage(model, multi_grid)
+        strides = model.feature_info.reduction()
+        missing = [stride for stride in STRIDES if stride not in strides]
+        if missing:
+            raise ValueError(f"backbone {name!r} has maps of strides {strides}; those of {missing} are missing")
+        # The last map of each stride.
+        self.indices = [max(i for i, stride in enumerate(strides) if stride == wanted) for wanted in STRIDES]
+        self.channels = [model.feature_info.channels()[index] for index in self.indices]
+        self.channels_last = str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC")
+        self.model = freeze_batch_norm_2d(model) if freeze_batch_norm else model
+        if not any(parameter.is_meta for parameter in self.model.parameters()):
+            for module in self.model.modules():
+                module._is_hf_initialized = True  # timm knows best how to initialise its own models
+
+    def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """`pixel_values` (B, 3, H, W) to maps of strides 4, 8, 16 and 32."""
+        features = self.model(pixel_values)
+        features = [features[index] for index in self.indices]
+        if self.channels_last:
+            features = [feature.permute(0, 3, 1, 2).contiguous() for feature in features]  # (B, C, H/s, W/s)
+        return tuple(features)
+
+
+def dilate_last_stage(resnet: nn.Module, dilations: list[int]) -> None:
+    """Dilates the 3x3 convolutions of a ResNet's last stage, one number a block, as in R101c; its stride stays 2."""
+    blocks = resnet.layer4
+    if len(blocks) != len(dilations):
+        raise ValueError(f"multi_grid {dilations} must have one dilation for each of the {len(blocks)} blocks")
+    for block, dilation in zip(blocks, dilations, strict=True):
+        block.conv2.dilation = block.conv2.padding = (dilation, dilation)

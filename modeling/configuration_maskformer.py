@@ -1,0 +1,81 @@
+"""Configuration of MaskFormer (arXiv 2107.06278)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+
+@strict
+class MaskFormerUniversalConfig(PreTrainedConfig):
+    r"""Everything that defines a MaskFormer; the defaults are the paper's (section 4.1).
+
+    The number of classes K is `num_labels`, set through `id2label`; queries predict one class more, "no object".
+
+    Args:
+        backbone: a Swin by its timm name (`swin_tiny_patch4_window7_224`), or any timm model that has `features_only`
+            with maps of strides 4, 8, 16 and 32 (`resnet50`, `convnext_tiny`, `tf_efficientnet_lite0`).
+        backbone_kwargs: further arguments of the backbone, for instance `{"drop_path_rate": 0.3}`.
+        freeze_batch_norm: the backbone's batch norm keeps its statistics and its affine parameters, as in the paper.
+            Switch it off to train a backbone from scratch.
+        pixel_decoder_encoder_layers: transformer encoder layers on the stride-32 map of the pixel decoder (0 or 6 in
+            the paper).
+        feature_size: channels of the feature pyramid.
+        mask_feature_size: channels C_E of the per-pixel and mask embeddings.
+        hidden_size: width of the transformer decoder.
+        num_attention_heads: heads of each of its attentions.
+        intermediate_size: width of its feed-forward layers.
+        decoder_layers: number of its layers L.
+        dropout: of its attention weights, feed-forward layers and residuals.
+        pre_norm: normalise before each sublayer instead of after it.
+        num_queries: number of segments N that are predicted.
+        class_weight: weight of the cross-entropy, in the loss and in the matching cost.
+        mask_weight: weight of the focal loss, lambda_focal, likewise.
+        dice_weight: weight of the dice loss, lambda_dice, likewise.
+        no_object_weight: weight of the class "no object" inside the cross-entropy.
+        deep_supervision: every decoder layer predicts and is supervised, not only the last.
+    """
+
+    model_type = "maskformer_universal"
+
+    backbone: str = "resnet50"
+    backbone_kwargs: dict[str, Any] | None = None
+    freeze_batch_norm: bool = True
+    pixel_decoder_encoder_layers: int = 0
+    feature_size: int = 256
+    mask_feature_size: int = 256
+    hidden_size: int = 256
+    num_attention_heads: int = 8
+    intermediate_size: int = 2048
+    decoder_layers: int = 6
+    dropout: float | int = 0.1
+    pre_norm: bool = False
+    num_queries: int = 100
+    class_weight: float | int = 1.0
+    mask_weight: float | int = 20.0
+    dice_weight: float | int = 1.0
+    no_object_weight: float | int = 0.1
+    deep_supervision: bool = True
+
+    def validate_architecture(self):
+        """Refuses combinations that no network can be built from."""
+        for name in ("feature_size", "hidden_size"):
+            value = getattr(self, name)
+            if value % 32:
+                raise ValueError(f"{name} must be a multiple of 32, for group normalisation and positions, not {value}")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads"
+                f" ({self.num_attention_heads})"
+            )
+        if self.decoder_layers < 1 or self.num_queries < 1:
+            raise ValueError(
+                f"decoder_layers and num_queries must be at least 1, not {self.decoder_layers} and {self.num_queries}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), not {self.dropout}")
+
+
+__all__ = ["MaskFormerUniversalConfig"]

@@ -1,0 +1,219 @@
+"""MaskFormer, in the order of Figure 2: pixel-level module, transformer module, segmentation module.
+
+Shapes: B images of H x W, N queries, K classes, L decoder layers, C hidden channels, C_E embedding channels.
+Symbols of section 3.3: image features F, per-pixel embeddings E_pixel, per-segment embeddings Q, mask embeddings
+E_mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from .backbone import load_backbone
+from .configuration_maskformer import MaskFormerUniversalConfig
+from .initialization import initialize
+from .loss import mask_classification_losses
+from .pixel_decoder import PixelDecoder
+from .transformer_decoder import TransformerDecoder
+
+
+@dataclass
+class MaskFormerUniversalModelOutput(ModelOutput):
+    """What the network computes before it is told what a class or a mask is.
+
+    Args:
+        image_features: F, the backbone's maps of strides 4, 8, 16 and 32.
+        pixel_embeddings: E_pixel, (B, C_E, H/4, W/4).
+        segment_embeddings: Q, one (B, N, C) a decoder layer.
+    """
+
+    image_features: tuple[torch.FloatTensor, ...] | None = None
+    pixel_embeddings: torch.FloatTensor | None = None
+    segment_embeddings: tuple[torch.FloatTensor, ...] | None = None
+
+
+@dataclass
+class MaskFormerForUniversalSegmentationOutput(ModelOutput):
+    """N masks, each with a class.
+
+    Args:
+        loss: weighted sum of `loss_dict`, when targets are given.
+        loss_dict: weighted losses: `loss_ce`, `loss_mask`, `loss_dice`, and `loss_ce_0` ... for the auxiliary layers,
+            the first decoder layer being 0.
+        class_queries_logits: (B, N, K+1), the last class being "no object".
+        masks_queries_logits: (B, N, H/4, W/4).
+        auxiliary_logits: one dict of those two for each decoder layer but the last.
+        pixel_mask: (B, H, W); its shape is the canvas, its ones are the image. Post-processing needs it.
+    """
+
+    loss: torch.FloatTensor | None = None
+    loss_dict: dict[str, torch.FloatTensor] | None = None
+    class_queries_logits: torch.FloatTensor | None = None
+    masks_queries_logits: torch.FloatTensor | None = None
+    auxiliary_logits: list[dict[str, torch.FloatTensor]] | None = None
+    pixel_mask: torch.LongTensor | None = None
+
+
+class PixelLevelModule(nn.Module):
+    """Backbone and pixel decoder: an image to its features F and per-pixel embeddings E_pixel."""
+
+    def __init__(self, config: MaskFormerUniversalConfig):
+        super().__init__()
+        self.backbone = load_backbone(config)
+        self.pixel_decoder = PixelDecoder(config, self.backbone.channels)
+
+    def forward(self, pixel_values: torch.Tensor):
+        """`pixel_values` (B, 3, H, W) to F, E_pixel and the map that the transformer decoder attends to."""
+        image_features = self.backbone(pixel_values)
+        pixel_embeddings, coarsest = self.pixel_decoder(image_features)
+        return image_features, pixel_embeddings, coarsest
+
+
+class SegmentationModule(nn.Module):
+    """Per-segment embeddings Q to classes and masks; masks are dot products with the per-pixel embeddings."""
+
+    def __init__(self, config: MaskFormerUniversalConfig):
+        super().__init__()
+        self.class_head = nn.Linear(config.hidden_size, config.num_labels + 1)
+        self.mask_head = nn.Sequential(
+            nn.Linear(config.hidden_size, config.hidden_size),
+            nn.ReLU(),
+            nn.Linear(config.hidden_size, config.hidden_size),
+            nn.ReLU(),
+            nn.Linear(config.hidden_size, config.mask_feature_size),
+        )
+
+    def forward(
+        self, segment_embeddings: torch.Tensor, pixel_embeddings: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Q (L, B, N, C) and E_pixel (B, C_E, h, w) to class logits (L, B, N, K+1) and mask logits (L, B, N, h, w)."""
+        mask_embeddings = self.mask_head(segment_embeddings)  # E_mask (L, B, N, C_E)
+        masks = torch.einsum("lbqc,bchw->lbqhw", mask_embeddings, pixel_embeddings)  # (L, B, N, h, w)
+        return self.class_head(segment_embeddings), masks
+
+
+class MaskFormerUniversalPreTrainedModel(PreTrainedModel):
+    """Initialisation and loading."""
+
+    config: MaskFormerUniversalConfig
+    base_model_prefix = "model"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _no_split_modules = ["TransformerDecoderLayer", "TransformerEncoderLayer", "Block"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        initialize(module)
+
+
+class MaskFormerUniversalModel(MaskFormerUniversalPreTrainedModel):
+    """The network of Figure 2 up to its embeddings: pixel-level module and transformer module."""
+
+    def __init__(self, config: MaskFormerUniversalConfig):
+        super().__init__(config)
+        self.pixel_level_module = PixelLevelModule(config)
+        pixel_decoder = self.pixel_level_module.pixel_decoder
+        in_channels = config.feature_size if pixel_decoder.encoder else self.pixel_level_module.backbone.channels[-1]
+        self.transformer_module = TransformerDecoder(config, in_channels)
+        self.post_init()
+
+    def forward(
+        self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None = None, return_dict: bool | None = None
+    ) -> MaskFormerUniversalModelOutput:
+        """`pixel_values` (B, 3, H, W), normalised; `pixel_mask` is accepted and not used, as in the official code."""
+        image_features, pixel_embeddings, coarsest = self.pixel_level_module(pixel_values)
+        output = MaskFormerUniversalModelOutput(
+            image_features=image_features,
+            pixel_embeddings=pixel_embeddings,
+            segment_embeddings=self.transformer_module(coarsest),
+        )
+        return output if return_dict is not False else output.to_tuple()
+
+
+class MaskFormerForUniversalSegmentation(MaskFormerUniversalPreTrainedModel):
+    """MaskFormer with its heads and its loss: semantic, instance and panoptic segmentation by one model."""
+
+    def __init__(self, config: MaskFormerUniversalConfig):
+        super().__init__(config)
+        self.model = MaskFormerUniversalModel(config)
+        self.segmentation_module = SegmentationModule(config)
+        self.post_init()
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        pixel_mask: torch.Tensor | None = None,
+        mask_labels: list[torch.Tensor] | None = None,
+        class_labels: list[torch.Tensor] | None = None,
+        return_dict: bool | None = None,
+    ) -> MaskFormerForUniversalSegmentationOutput:
+        """Predicts N masks with one class each, and their loss where targets are given (section 3.3).
+
+        Args:
+            pixel_values: (B, 3, H, W), normalised.
+            pixel_mask: (B, H, W), one on the image and zero on padding; handed on to post-processing, not used.
+            mask_labels: for each image the target masks, bool (n_i, H, W) on the padded canvas.
+            class_labels: for each image their classes, int64 (n_i,).
+
+        Raises `ValueError` where targets do not fit the images or the label set.
+        """
+        embeddings = self.model(pixel_values)
+        segment_embeddings = embeddings.segment_embeddings
+        if not self.config.deep_supervision:
+            segment_embeddings = segment_embeddings[-1:]
+        class_logits, mask_logits = self.segmentation_module(
+            torch.stack(segment_embeddings), embeddings.pixel_embeddings
+        )
+        loss_dict = None
+        if mask_labels is not None and class_labels is not None:
+            loss_dict = self.weighted_losses(class_logits, mask_logits, mask_labels, class_labels)
+        if pixel_mask is None:
+            batch, _, height, width = pixel_values.shape
+            pixel_mask = torch.ones(batch, height, width, dtype=torch.int64, device=pixel_values.device)
+        output = MaskFormerForUniversalSegmentationOutput(
+            loss=sum(loss_dict.values()) if loss_dict else None,
+            loss_dict=loss_dict,
+            class_queries_logits=class_logits[-1],
+            masks_queries_logits=mask_logits[-1],
+            auxiliary_logits=[
+                {"class_queries_logits": classes, "masks_queries_logits": masks}
+                for classes, masks in zip(class_logits[:-1], mask_logits[:-1], strict=True)
+            ],
+            pixel_mask=pixel_mask,
+        )
+        return output if return_dict is not False else output.to_tuple()
+
+    def weighted_losses(
+        self,
+        class_logits: torch.Tensor,
+        mask_logits: torch.Tensor,
+        mask_labels: list[torch.Tensor],
+        class_labels: list[torch.Tensor],
+    ) -> dict[str, torch.Tensor]:
+        """The losses of all layers by their official names, weighted; the last layer's carry no number."""
+        config = self.config
+        weights = {"loss_ce": config.class_weight, "loss_mask": config.mask_weight, "loss_dice": config.dice_weight}
+        losses = mask_classification_losses(
+            class_logits, mask_logits, mask_labels, class_labels, tuple(weights.values()), config.no_object_weight
+        )
+        last = len(class_logits) - 1
+        return {
+            name if layer == last else f"{name}_{layer}": weights[name] * loss for (name, layer), loss in losses.items()
+        }
+
+
+__all__ = [
+    "MaskFormerForUniversalSegmentation",
+    "MaskFormerForUniversalSegmentationOutput",
+    "MaskFormerUniversalModel",
+    "MaskFormerUniversalModelOutput",
+    "MaskFormerUniversalPreTrainedModel",
+]

