@@ -1,0 +1,1 @@
+"""Images into batches, and model outputs into semantic, instance and panoptic answers."""

@@ -1,0 +1,193 @@
+"""From a network's outputs to semantic, panoptic and instance answers for one image (§3.4 of the paper).
+
+Pure functions that follow the official inference, and Mask2Former's score for instances, which the official code lacks.
+They work in blocks of rows: nothing of size (classes or queries, H, W) exists that is not the answer itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .image_prediction import ImagePrediction
+from .row_blocks import resized_rows, row_blocks
+
+
+def semantic_segmentation(prediction: ImagePrediction, resize_masks_first: bool) -> Tensor:
+    """The label of every pixel, int64 (H, W): the highest of the `semantic_scores`."""
+    return torch.cat([scores.argmax(0) for scores in _score_blocks(prediction, resize_masks_first)])  # (H, W)
+
+
+def semantic_scores(prediction: ImagePrediction, resize_masks_first: bool) -> Tensor:
+    """The score of every label at every pixel, (K, H, W): the sum over queries of p(label) x mask probability.
+
+    Masks grow to the canvas first. Then, with `resize_masks_first`, they are cut to the image, resized and combined;
+    otherwise combined, and the scores cut and resized. The scores of a per-pixel model are its resized logits.
+    """
+    return torch.cat(list(_score_blocks(prediction, resize_masks_first)), dim=1)  # (K, H, W)
+
+
+def _score_blocks(p: ImagePrediction, resize_masks_first: bool) -> Iterator[Tensor]:
+    """`semantic_scores` in blocks of rows, (K, R, W) each."""
+    channels = len(p.mask_logits) if p.class_logits is None else max(p.class_logits.shape)
+    for rows in row_blocks(p.output_size[0], channels * p.elements_per_row):
+        if resize_masks_first:
+            yield _combine(p, p.output_rows(p.mask_logits, rows))  # (K, R, W)
+        else:
+            yield resized_rows(
+                lambda needed: _combine(p, p.image_rows(p.mask_logits, needed)), p.image_size[0], p.output_size, rows
+            )  # (K, R, W)
+
+
+def _combine(p: ImagePrediction, mask_logits: Tensor) -> Tensor:
+    """Label scores (K, R, W) of mask logits (N, R, W); a per-pixel model's are their own."""
+    if p.class_logits is None:
+        return mask_logits
+    probabilities = p.class_logits.softmax(-1)[:, :-1]  # (N, K)
+    return torch.einsum("nk,nrw->krw", probabilities, mask_logits.sigmoid())  # (K, R, W)
+
+
+def panoptic_segmentation(
+    prediction: ImagePrediction,
+    threshold: float,
+    mask_threshold: float,
+    overlap_mask_area_threshold: float,
+    label_ids_to_fuse: Collection[int],
+) -> dict:
+    """Every pixel's segment, and the segments: `{"segmentation": int32 (H, W), "segments_info": [...]}`.
+
+    Queries count whose likeliest label is not no-object and has a probability above `threshold`. Every pixel goes to
+    the query with the highest probability x mask probability. A query that wins no pixel, or fewer than
+    `overlap_mask_area_threshold` of those where its own mask probability is at least `mask_threshold`, is dropped: its
+    pixels become 0 (void). Segments of one label in `label_ids_to_fuse` (stuff) become one.
+    An entry of `segments_info` holds `id` (1, 2, 3, ... in the order of the queries), `label_id`, `was_fused` (whether
+    `label_ids_to_fuse` has the label) and `score`, the label's probability (the highest one of fused queries).
+    """
+    scores, labels = prediction.class_logits.softmax(-1).max(-1)  # (N,)
+    no_object = prediction.class_logits.shape[-1] - 1
+    queries = torch.nonzero((labels != no_object) & (scores > threshold)).flatten()  # (n,)
+    if len(queries) == 0:
+        return {"segmentation": _void(prediction), "segments_info": []}
+    scores, labels = scores[queries], labels[queries]  # (n,)
+
+    winners, claimed = [], 0
+    for probability in _probability_blocks(prediction, queries):  # (n, R, W)
+        claimed = claimed + (probability >= mask_threshold).sum((1, 2))  # (n,)
+        winners.append(probability.mul_(scores[:, None, None]).argmax(0))  # (R, W)
+    winner = torch.cat(winners)  # (H, W)
+    won = torch.bincount(winner.flatten(), minlength=len(queries))  # (n,)
+
+    areas = zip(won.tolist(), claimed.tolist(), strict=True)
+    valid = [w > 0 and c > 0 and w / c >= overlap_mask_area_threshold for w, c in areas]
+    segment_ids, segments = _number_segments(labels.tolist(), scores.tolist(), valid, label_ids_to_fuse)
+    table = torch.tensor(segment_ids, dtype=torch.int32, device=winner.device)  # (n,)
+    return {"segmentation": table[winner], "segments_info": segments}
+
+
+def _number_segments(
+    labels: list[int], scores: list[float], valid: list[bool], label_ids_to_fuse: Collection[int]
+) -> tuple[list[int], list[dict]]:
+    """The segment id of every query, 0 where it is not valid, and the segments."""
+    ids, segments, fused = [], [], {}
+    for label, score, is_valid in zip(labels, scores, valid, strict=True):
+        if not is_valid:
+            ids.append(0)
+            continue
+        segment = fused.get(label)
+        if segment is None:
+            fuse = label in label_ids_to_fuse
+            segment = {"id": len(segments) + 1, "label_id": label, "was_fused": fuse, "score": score}
+            segments.append(segment)
+            if fuse:
+                fused[label] = segment
+        segment["score"] = max(segment["score"], score)
+        ids.append(segment["id"])
+    return ids, segments
+
+
+def instance_segmentation(
+    prediction: ImagePrediction,
+    threshold: float,
+    mask_threshold: float,
+    overlap_mask_area_threshold: float,
+    stuff_ids: Collection[int] = (),
+    form: Literal["map", "binary", "rle"] = "map",
+) -> dict:
+    """The instances, best first: `{"segmentation": ..., "segments_info": [...]}`.
+
+    A query is an instance of its likeliest label, no-object left out; those in `stuff_ids` are none. Its mask is where
+    its mask probability is at least `mask_threshold`, its score the label's probability x the mean mask probability
+    inside the mask; it counts if the score is above `threshold` and the mask not empty.
+    `form` "binary" gives the masks as bool (n, H, W) and "rle" as n COCO RLEs; they may overlap. "map" gives an int32
+    (H, W) map of ids, 0 for none: better instances hide worse ones, and one of which less than
+    `overlap_mask_area_threshold` remains visible is left out.
+    An entry of `segments_info` holds `id` (1, 2, 3, ... by falling score; mask i has id i + 1), `label_id`, `was_fused`
+    (False) and `score`.
+    """
+    instances = _instances(prediction, threshold, mask_threshold, stuff_ids)
+    queries = [query for query, _, _ in instances]
+    infos = [{"label_id": label, "was_fused": False, "score": score} for _, label, score in instances]
+    if form == "binary":
+        segmentation = _masks(prediction, queries, mask_threshold)  # (n, H, W)
+    elif form == "rle":
+        segmentation = [_coco_rle(_masks(prediction, [query], mask_threshold)[0]) for query in queries]
+    else:
+        segmentation, visible = _void(prediction), []
+        for query, info in zip(queries, infos, strict=True):
+            mask = _masks(prediction, [query], mask_threshold)[0]  # (H, W)
+            free = mask & (segmentation == 0)  # (H, W)
+            visible_area, area = int(free.sum()), int(mask.sum())
+            if visible_area > 0 and visible_area / area >= overlap_mask_area_threshold:
+                visible.append(info)
+                segmentation[free] = len(visible)
+        infos = visible
+    return {"segmentation": segmentation, "segments_info": [{"id": i, **info} for i, info in enumerate(infos, start=1)]}
+
+
+def _instances(
+    p: ImagePrediction, threshold: float, mask_threshold: float, stuff_ids: Collection[int]
+) -> list[tuple[int, int, float]]:
+    """Query, label and score of every instance, by falling score."""
+    probabilities, labels = p.class_logits.softmax(-1)[:, :-1].max(-1)  # (N,)
+    is_stuff = torch.isin(labels, torch.tensor(sorted(stuff_ids), dtype=labels.dtype, device=labels.device))
+    # The mean mask probability is at most 1, so no query below the threshold can reach it.
+    queries = torch.nonzero((probabilities > threshold) & ~is_stuff).flatten()  # (n,)
+    area, total = queries.new_zeros(len(queries)), probabilities.new_zeros(len(queries))
+    for mask in _probability_blocks(p, queries):  # (n, R, W)
+        inside = mask >= mask_threshold
+        area += inside.sum((1, 2))
+        total += (mask * inside).sum((1, 2))
+    scores = probabilities[queries] * total / area.clamp(min=1)  # (n,), 0 where the mask is empty
+    order = [i for i in scores.argsort(descending=True, stable=True).tolist() if scores[i] > threshold and area[i] > 0]
+    return [(int(queries[i]), int(labels[queries[i]]), float(scores[i])) for i in order]
+
+
+def _probability_blocks(p: ImagePrediction, queries: Tensor | list[int]) -> Iterator[Tensor]:
+    """The mask probabilities of `queries` at the output's size, in blocks of rows, (n, R, W) each."""
+    masks = p.mask_logits[queries]  # (n, h, w)
+    for rows in row_blocks(p.output_size[0], len(masks) * p.elements_per_row):
+        yield p.output_rows(masks, rows).sigmoid()  # (n, R, W)
+
+
+def _masks(p: ImagePrediction, queries: list[int], mask_threshold: float) -> Tensor:
+    """The binary masks of `queries` at the output's size, bool (n, H, W)."""
+    return torch.cat([mask >= mask_threshold for mask in _probability_blocks(p, queries)], dim=1)  # (n, H, W)
+
+
+def _void(p: ImagePrediction) -> Tensor:
+    """A map of the output's size without any segment, int32 (H, W)."""
+    return torch.zeros(p.output_size, dtype=torch.int32, device=p.mask_logits.device)
+
+
+def _coco_rle(mask: Tensor) -> dict:
+    """A bool mask (H, W) as `{"size": [H, W], "counts": str}`, as pycocotools encodes it."""
+    try:
+        from pycocotools import mask as coco
+    except ImportError as error:
+        raise ImportError("COCO annotations need pycocotools: pip install pycocotools") from error
+    rle = coco.encode(np.asfortranarray(mask.numpy(force=True).astype(np.uint8)))
+    return {"size": [int(edge) for edge in rle["size"]], "counts": rle["counts"].decode()}

@@ -1,0 +1,45 @@
+"""Bilinear resizing a block of rows at a time, so that nothing of full size has to exist.
+
+A network's logits (C, h, w) are resized to its canvas, cut to the image on it, and resized to the size asked for, as
+the official inference does. Each step is linear and separable: a block of rows of the answer needs a few rows of its
+input. Weights are computed in float32 as `torch.nn.functional.interpolate(mode="bilinear", align_corners=False)` does,
+so the blocks together equal its answer to float rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+BLOCK_ELEMENTS = 2**22  # elements of a block's largest tensor: 16 MB in float32
+
+
+def row_blocks(height: int, elements_per_row: int) -> Sequence[Tensor]:
+    """The rows 0 to `height`, int64, in blocks of at most `BLOCK_ELEMENTS` elements (one row at least)."""
+    return torch.arange(height).split(max(1, BLOCK_ELEMENTS // max(1, elements_per_row)))
+
+
+def resized_rows(rows_of: Callable[[Tensor], Tensor], old_height: int, size: tuple[int, int], rows: Tensor) -> Tensor:
+    """Rows `rows` (R,) of a picture of `old_height` rows resized to `size` (H, W), as (C, R, W).
+
+    `rows_of(needed)` gives the rows `needed` (R',) of the picture, (C, R', w); R' is at most 2R.
+    """
+    low, high, weight = _row_weights(old_height, size[0], rows)
+    needed, position = torch.unique(torch.cat([low, high]), return_inverse=True)
+    picture = rows_of(needed)  # (C, R', w)
+    low, high = position.to(picture.device).chunk(2)
+    weight = weight.to(picture.device)[:, None]
+    picture = torch.lerp(picture.index_select(1, low), picture.index_select(1, high), weight)  # (C, R, w)
+    if picture.shape[-1] == size[1]:
+        return picture
+    return F.interpolate(picture, size=size[1], mode="linear", align_corners=False)  # (C, R, W)
+
+
+def _row_weights(old: int, new: int, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The two old rows that each of the new `rows` lies between, and the weight of the second."""
+    position = ((rows.float() + 0.5) * torch.tensor(old / new, dtype=torch.float32) - 0.5).clamp(min=0)
+    low = position.long().clamp(max=old - 1)
+    return low, (low + 1).clamp(max=old - 1), (position - low).clamp(0, 1)
