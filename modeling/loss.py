@@ -9,7 +9,8 @@ import torch
 import torch.distributed
 from torch.nn import functional as F
 
-from .matcher import FOCAL_ALPHA, match
+from .mask_loss import focal_and_dice
+from .matcher import match
 
 
 def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
@@ -18,25 +19,6 @@ def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
         torch.distributed.all_reduce(value)
         value /= torch.distributed.get_world_size()
     return value
-
-
-def focal_and_dice(mask_logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sum over M masks of the focal loss (mean over the pixels) and of the dice loss.
-
-    `mask_logits` (M, h, w) are resized to the size of `targets`, bool (M, H, W).
-    """
-    logits = F.interpolate(mask_logits[:, None], size=targets.shape[-2:], mode="bilinear", align_corners=False)
-    logits = logits[:, 0].flatten(1)  # (M, H * W)
-    targets = targets.flatten(1).to(logits.dtype)  # (M, H * W)
-    probability = logits.sigmoid()
-    error = (probability - targets).abs()
-    alpha = torch.where(targets > 0.5, FOCAL_ALPHA, 1 - FOCAL_ALPHA)
-    # The error is 1 - p_t, and the cross-entropy softplus(-x) for a one and softplus(x) for a zero.
-    focal = alpha * error.square() * F.softplus(torch.where(targets > 0.5, -logits, logits))
-    overlap = 2 * (probability * targets).sum(1)
-    areas = probability.sum(1) + targets.sum(1)
-    dice = 1 - (overlap + 1) / (areas + 1)
-    return focal.mean(1).sum(), dice.sum()
 
 
 def check_targets(

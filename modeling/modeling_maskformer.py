@@ -5,8 +5,6 @@ Symbols of section 3.3: image features F, per-pixel embeddings E_pixel, per-segm
 E_mask.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
