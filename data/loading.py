@@ -1,0 +1,93 @@
+"""From a source to batches for training."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import torch
+
+from maskformer.data.augmentation import Augmentation
+from maskformer.data.example import BadSample, Example, Source, segments_to_masks
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingSampler(torch.utils.data.Sampler):
+    """Tickets of a training run, from number `start` to `end`: epoch after epoch, each in its own order.
+
+    A ticket is `epoch * len(dataset) + index`. The order depends on the seed alone, so a run that resumes, or one with
+    another number of processes or workers, sees the same tickets.
+    """
+
+    def __init__(self, num_examples: int, end: int, seed: int, start: int = 0):
+        self.num_examples, self.end, self.seed, self.start = num_examples, end, seed, start
+
+    def __len__(self) -> int:
+        return self.end - self.start
+
+    def __iter__(self):
+        for position in range(self.start, self.end):
+            epoch, place = divmod(position, self.num_examples)
+            if place == 0 or position == self.start:
+                order = np.random.default_rng([self.seed, epoch]).permutation(self.num_examples)
+            yield epoch * self.num_examples + int(order[place])
+
+
+class TrainingExamples(torch.utils.data.Dataset):
+    """Augmented examples of `source` by ticket; what is random about one depends on the seed and the ticket alone.
+
+    `on_bad_sample="skip"` logs an example that cannot be used and gives the next that can; `"raise"` raises.
+    """
+
+    def __init__(self, source: Source, augmentation: Augmentation, seed: int, on_bad_sample: str = "raise"):
+        if not len(source):
+            raise ValueError("the training dataset is empty")
+        self.source, self.augmentation, self.seed = source, augmentation, seed
+        self.skip = on_bad_sample == "skip"
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, ticket: int) -> Example:
+        for offset in range(len(self.source)):
+            index = (ticket + offset) % len(self.source)
+            try:
+                return self.augmentation(self.source[index], np.random.default_rng([self.seed, ticket]))
+            except BadSample as error:
+                if not self.skip:
+                    raise
+                logger.warning("skipped a bad sample: %s", error)
+        raise BadSample("not one example of the training dataset can be used; the warnings above say why")
+
+
+class Collator:
+    """Examples to a batch of the model's inputs."""
+
+    def __init__(self, image_processor):
+        self.image_processor = image_processor
+
+    def __call__(self, examples: list[Example]) -> dict[str, torch.Tensor]:
+        batch = self.image_processor(
+            images=[example["image"] for example in examples],
+            segmentation_maps=[example["segmentation"] for example in examples],
+            instance_id_to_semantic_id=[segments_to_masks(example) for example in examples],
+            do_resize=False,  # augmentation has given every image its size
+            return_tensors="pt",
+        )
+        return dict(batch)
+
+
+def training_batches(
+    examples: TrainingExamples, image_processor, batch_size: int, end: int, seed: int, start: int = 0, workers: int = 0
+) -> torch.utils.data.DataLoader:
+    """Batches of the tickets `start` to `end`."""
+    return torch.utils.data.DataLoader(
+        examples,
+        batch_size=batch_size,
+        sampler=TrainingSampler(len(examples), end, seed, start),
+        collate_fn=Collator(image_processor),
+        num_workers=workers,
+        drop_last=True,
+        persistent_workers=False,
+    )

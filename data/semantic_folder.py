@@ -1,0 +1,110 @@
+"""A folder of photographs and label maps: `images/NAME.jpg`, `labels/NAME.png` and `labels.json` with the names."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+
+import datasets
+import numpy as np
+from PIL import Image
+
+from maskformer.data.example import BadSample, Example, Source
+from maskformer.data.label_set import LabelSet, distinct_color
+from maskformer.image_processing.image_loading import load_image
+
+FEATURES = datasets.Features({name: datasets.Value("string") for name in ("image_id", "image", "label")})
+
+
+def load_semantic_folder(folder: str | Path, ignore_index: int | None = 255, reduce_labels: bool = False) -> Source:
+    """The semantic dataset in `folder`; rows hold paths, pixels are read when an example is.
+
+    `labels.json` is a list of names (value 0 first), a dict of value to name, or a list of COCO categories, whose
+    `isthing` and `color` are used. Pixels of value `ignore_index` are void. With `reduce_labels` 0 is void too and
+    every other value is one too large, as in ADE20K's files.
+
+    Raises `ValueError`, naming the file, where something is missing, does not parse, or there is no image at all.
+    """
+    folder = Path(folder)
+    labels = read_labels(folder / "labels.json")
+    pictures = sorted(path for path in (folder / "images").glob("*") if path.is_file() and path.name[0] != ".")
+    if not pictures:
+        raise ValueError(f"{folder / 'images'}: the dataset is empty; there is no image in this folder")
+    rows = [
+        {"image_id": path.stem, "image": str(path), "label": str(folder / "labels" / f"{path.stem}.png")}
+        for path in pictures
+    ]
+    table = value_table(labels, ignore_index, reduce_labels)
+    rows = datasets.Dataset.from_list(rows, features=FEATURES)
+    return Source(rows, labels, functools.partial(decode, labels, table))
+
+
+def read_labels(path: Path) -> LabelSet:
+    """The label set in a `labels.json`."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f'{path}: there is no such file; write the label names into it, as ["road", "car"]') from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON ({error})") from error
+    if isinstance(content, dict):
+        content = [{"id": int(value), "name": name} for value, name in content.items()]
+    elif isinstance(content, list) and content and isinstance(content[0], str):
+        content = [{"id": value, "name": name} for value, name in enumerate(content)]
+    if not isinstance(content, list):
+        raise ValueError(f"{path}: a list of names, a dict of value to name, or a list of categories is needed")
+    # Nothing tells instances apart here, so every label is stuff unless the file says otherwise.
+    content = [{"isthing": 0, "color": distinct_color(index), **category} for index, category in enumerate(content)]
+    return LabelSet.from_categories(content, where=str(path))
+
+
+def value_table(labels: LabelSet, ignore_index: int | None, reduce_labels: bool) -> np.ndarray:
+    """Segment id of each pixel value: label id + 1, 0 for void, -1 for values that mean nothing; int32 (65537,)."""
+    table = np.full(65537, -1, dtype=np.int32)
+    for index, value in enumerate(labels.source_ids):
+        table[value + int(reduce_labels)] = index + 1
+    if reduce_labels:
+        table[0] = 0
+    if ignore_index is not None:
+        table[ignore_index] = 0
+    return table
+
+
+def decode(labels: LabelSet, table: np.ndarray, row: dict) -> Example:
+    """Reads the files of one row."""
+    try:
+        image = load_image(row["image"])
+    except ValueError as error:
+        raise BadSample(str(error)) from error
+    values = read_label_map(row["label"])
+    if values.shape != image.shape[:2]:
+        raise BadSample(f"{row['label']}: {values.shape} pixels, but its image has {image.shape[:2]}")
+    segmentation = table[values.clip(0, len(table) - 1)]  # (H, W)
+    if (segmentation < 0).any():
+        wrong = np.unique(values[segmentation < 0])
+        raise BadSample(
+            f"{row['label']}: the values {wrong[:5].tolist()} are no labels; the label set has"
+            f" {min(labels.source_ids)} to {max(labels.source_ids)}. Did you mean reduce_labels, or another"
+            " ignore_index?"
+        )
+    segments = [
+        {"id": int(segment), "label_id": int(segment) - 1, "iscrowd": 0}
+        for segment in np.unique(segmentation)
+        if segment > 0
+    ]
+    return Example(image=image, segmentation=segmentation, segments_info=segments, image_id=row["image_id"])
+
+
+def read_label_map(path: str) -> np.ndarray:
+    """Values of a label PNG, integer (H, W): palette indices, 8 or 16 bits."""
+    try:
+        with Image.open(path) as png:
+            values = np.array(png)
+    except FileNotFoundError:
+        raise BadSample(f"{path}: there is no such label map") from None
+    except Exception as error:
+        raise BadSample(f"{path}: not a readable label map ({error})") from error
+    if values.ndim != 2:
+        raise BadSample(f"{path}: a label map has one channel of label ids, not {values.shape[2]}; are these colours?")
+    return values.astype(np.int64)

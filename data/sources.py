@@ -1,0 +1,34 @@
+"""The sources by name."""
+
+from __future__ import annotations
+
+from maskformer.data.example import Example, Source
+from maskformer.data.panoptic_folder import load_panoptic_folder
+from maskformer.data.semantic_folder import load_semantic_folder
+from maskformer.data.shapes import SHAPES_LABELS, load_shapes
+from maskformer.recipes.arguments import DataArguments
+
+SOURCES = ("shapes", "panoptic_folder", "semantic_folder")
+
+
+def load_source(arguments: DataArguments, split: str) -> Source:
+    """The `train` or `validation` split that `arguments` describe.
+
+    Raises `ValueError` where the source is not known, has no path, or cannot be read.
+    """
+    if arguments.source == "shapes":
+        count = arguments.train_scenes if split == "train" else arguments.validation_scenes
+        return Source(load_shapes(split, count, arguments.scene_size), SHAPES_LABELS, decode_rendered)
+    path = arguments.train_path if split == "train" else arguments.validation_path
+    if not path:
+        raise ValueError(f"the source {arguments.source!r} needs --{split}_path: the folder of its {split} split")
+    if arguments.source == "panoptic_folder":
+        return load_panoptic_folder(path)
+    if arguments.source == "semantic_folder":
+        return load_semantic_folder(path, arguments.ignore_index, arguments.reduce_labels)
+    raise ValueError(f"the source {arguments.source!r} is not known; known are {', '.join(SOURCES)}")
+
+
+def decode_rendered(row: Example) -> Example:
+    """Generated scenes come decoded."""
+    return row

@@ -1,0 +1,118 @@
+"""The sections of a recipe: what can be set, and what it is if nobody does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from huggingface_hub.dataclasses import strict
+
+from maskformer.data.augmentation import Augmentation
+
+
+@strict
+@dataclass(frozen=True)
+class DataArguments:
+    """Where images and labels come from, and how training images are augmented.
+
+    Args:
+        source: `shapes` (generated scenes), `panoptic_folder` (COCO format) or `semantic_folder` (images and labels).
+        train_path: folder of the training split.
+        validation_path: folder of the validation split.
+        train_scenes: number of training scenes, for `shapes`.
+        validation_scenes: number of validation scenes, for `shapes`.
+        scene_size: their sides in pixels.
+        ignore_index: value of void pixels, for `semantic_folder`.
+        reduce_labels: the label files count from 1 and 0 is void, for `semantic_folder`.
+        shortest_edges: sizes in pixels that the shortest edge of a training image is resized to, one at random.
+        longest_edge: bound of the longest edge after that.
+        crop_size: height and width of a random crop.
+        single_category_max_area: share of a crop that one label may cover.
+        color_jitter: SSD's colour jitter.
+        horizontal_flip: with probability a half.
+        vertical_flip: with probability a half.
+        rotate: by a random multiple of 90 degrees.
+    """
+
+    source: str = "shapes"
+    train_path: str | None = None
+    validation_path: str | None = None
+    train_scenes: int = 4000
+    validation_scenes: int = 100
+    scene_size: int = 128
+    ignore_index: int | None = 255
+    reduce_labels: bool = False
+    shortest_edges: list[int] = field(default_factory=list)
+    longest_edge: int = 4096
+    crop_size: list[int] | None = None
+    single_category_max_area: float | int = 1.0
+    color_jitter: bool = False
+    horizontal_flip: bool = True
+    vertical_flip: bool = False
+    rotate: bool = False
+
+    def build_augmentation(self) -> Augmentation:
+        """The training augmentation these arguments describe."""
+        return Augmentation(**{name: getattr(self, name) for name in Augmentation.__dataclass_fields__})
+
+
+@strict
+@dataclass(frozen=True)
+class TrainingArguments:
+    """The optimisation (section 4.1) and the run.
+
+    Args:
+        backbone_weights: file of pre-trained backbone weights, or `package:NAME/PATH` inside an installed package.
+        max_steps: number of steps.
+        max_minutes: the run ends after these minutes, if not earlier; the learning rate follows whatever is nearer to
+            its end.
+        batch_size: images a process and step.
+        learning_rate: at its peak.
+        backbone_multiplier: factor of the backbone's learning rate.
+        weight_decay: of AdamW; normalisations, embeddings and relative position biases have none.
+        warmup_steps: steps of linear warm-up.
+        warmup_factor: share of the learning rate that it starts from.
+        poly_power: power of the polynomial decay to zero.
+        clip_norm: largest norm of the whole gradient.
+        eval_steps: steps between evaluations; there is one at the end in any case.
+        save_steps: steps between checkpoints.
+        log_steps: steps between rows of the history.
+        dataloader_workers: processes that load data.
+        seed: decides initial weights, order, augmentation and dropout.
+    """
+
+    backbone_weights: str | None = None
+    max_steps: int = 160000
+    max_minutes: float | int | None = None
+    batch_size: int = 16
+    learning_rate: float | int = 1e-4
+    backbone_multiplier: float | int = 1.0
+    weight_decay: float | int = 1e-4
+    warmup_steps: int = 0
+    warmup_factor: float | int = 1.0
+    poly_power: float | int = 0.9
+    clip_norm: float | int = 0.01
+    eval_steps: int = 5000
+    save_steps: int = 5000
+    log_steps: int = 20
+    dataloader_workers: int = 2
+    seed: int = 0
+
+
+@strict
+@dataclass(frozen=True)
+class EvaluationArguments:
+    """The test protocol.
+
+    Args:
+        eval_batch_size: images of one canvas size that are predicted at once.
+        threshold: class probability above which a query becomes a panoptic segment.
+        mask_threshold: mask probability above which a pixel counts to the original area of a segment.
+        overlap_mask_area_threshold: share of that area that must be left for a segment to stay.
+        best_metric: the metric by which the best checkpoint is chosen, `pq`, `pq_things`, `pq_stuff` or `mean_iou`.
+    """
+
+    eval_batch_size: int = 1
+    threshold: float | int = 0.8
+    mask_threshold: float | int = 0.5
+    overlap_mask_area_threshold: float | int = 0.8
+    best_metric: str = "pq"

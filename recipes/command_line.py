@@ -1,0 +1,50 @@
+"""Recipes on the command line: `--recipe NAME` and any setting of it as `--name value`."""
+
+from __future__ import annotations
+
+import argparse
+
+import yaml
+
+from maskformer.recipes.recipe import Recipe, list_recipes, load_recipe, resolve
+
+
+def recipe_parser(description: str, example: str) -> argparse.ArgumentParser:
+    """A parser that knows `--recipe` and shows a working example."""
+    parser = argparse.ArgumentParser(
+        description=f"{description}\n\nexample:\n  {example}",
+        epilog="Any setting of the recipe can be given too, as --learning_rate 1e-4 or --num_queries 50.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--recipe", help=f"name or YAML file of a recipe; {', '.join(list_recipes())}")
+    return parser
+
+
+def parse_overrides(words: list[str]) -> dict:
+    """`--name value` and `--name=value` as a dict; values are read as YAML.
+
+    Raises `ValueError` for a word that is no option and for an option without a value.
+    """
+    values, words = {}, list(words)
+    while words:
+        word = words.pop(0)
+        name, equals, value = word.partition("=")
+        if not name.startswith("--"):
+            raise ValueError(f"{word!r} is not an option; options are written as --name value")
+        if not equals:
+            if not words or words[0].startswith("--"):
+                raise ValueError(f"the option {name} needs a value")
+            value = words.pop(0)
+        values[name[2:].replace("-", "_")] = resolve(yaml.safe_load(value))
+    return values
+
+
+def parse_with_recipe(parser: argparse.ArgumentParser, default: str | None = None) -> tuple[argparse.Namespace, Recipe]:
+    """Known arguments and the recipe with its overrides; whatever is wrong ends the program with exit code 2."""
+    arguments, rest = parser.parse_known_args()
+    try:
+        overrides = parse_overrides(rest)
+        return arguments, load_recipe(arguments.recipe or default).override(overrides)
+    except ValueError as error:
+        parser.error(str(error))

@@ -1,0 +1,89 @@
+"""Evaluates a model folder: panoptic quality and mean IoU, in all and for every label.
+
+Launch modes: `python scripts/eval.py`, or `accelerate launch scripts/eval.py` on any number of CPUs or GPUs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from accelerate import Accelerator
+from transformers import AutoImageProcessor
+
+from maskformer import MaskFormerForUniversalSegmentation
+from maskformer.data.example import BadSample
+from maskformer.data.sources import load_source
+from maskformer.recipes.command_line import parse_with_recipe, recipe_parser
+from maskformer.training.evaluation import evaluate, in_one_line
+from maskformer.training.pictures import draw_validation
+
+EXAMPLE = "python scripts/eval.py --model outputs/demo/best"
+
+
+def parse_arguments():
+    """The command line, and the recipe that describes data and protocol: the model's own, unless another is named."""
+    parser = recipe_parser(__doc__, EXAMPLE)
+    parser.add_argument("--model", type=Path, required=True, help="folder of a trained model")
+    parser.add_argument(
+        "--output_dir", type=Path, help="folder of results.json and the picture; the model's by default"
+    )
+    parser.add_argument("--limit", type=int, help="evaluate only the first images")
+    parser.add_argument("--on_bad_sample", choices=("raise", "skip"), default="raise", help="unusable examples")
+    model = parser.parse_known_args()[0].model
+    if not (model / "config.json").is_file():
+        parser.error(f"{model} is not a model folder: it has no config.json")
+    saved = model.parent / "recipe.yaml"
+    arguments, recipe = parse_with_recipe(parser, default=str(saved) if saved.is_file() else "shapes/demo")
+    return parser, arguments, recipe
+
+
+def table(per_label: dict[str, dict]) -> str:
+    """One row a label, in percent; labels that the data do not hold have none."""
+    lines = [f"{'label':<24} {'PQ':>6} {'SQ':>6} {'RQ':>6} {'IoU':>6} {'segments':>9}"]
+    for name, row in per_label.items():
+        segments = row["tp"] + row["fn"]
+        if segments or row["fp"]:
+            numbers = " ".join(f"{100 * row[key]:6.1f}" for key in ("pq", "sq", "rq", "iou"))
+            lines.append(f"{name[:24]:<24} {numbers} {segments:>9}")
+    return "\n".join(lines)
+
+
+def write_results(path: Path, metrics: dict) -> None:
+    """Writes `metrics` as JSON, all or nothing; what is not a number becomes null."""
+    text = json.dumps(metrics, indent=2).replace("NaN", "null")
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def main() -> None:
+    parser, arguments, recipe = parse_arguments()
+    accelerator = Accelerator()
+    folder = arguments.output_dir or arguments.model
+    try:
+        source = load_source(recipe.data, "validation")
+        model = MaskFormerForUniversalSegmentation.from_pretrained(arguments.model).to(accelerator.device)
+        image_processor = AutoImageProcessor.from_pretrained(arguments.model, backend="pil")
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    if model.config.num_labels != len(source.labels):
+        parser.error(f"the model has {model.config.num_labels} labels, the dataset {len(source.labels)}")
+    skip_bad = arguments.on_bad_sample == "skip"
+    try:
+        metrics = evaluate(model, image_processor, source, recipe.evaluation, accelerator, skip_bad, arguments.limit)
+    except BadSample as error:
+        sys.exit(f"error: {error}\n(--on_bad_sample skip leaves such examples out)")
+    if accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_results(folder / "results.json", metrics)
+        draw_validation(model, image_processor, source, recipe.evaluation, folder / "validation.png")
+        print(table(metrics["per_label"]))
+        print(f"{metrics['images']} images; {folder / 'results.json'} and {folder / 'validation.png'}")
+        print(in_one_line(metrics))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""Segments images: writes an overlay (masks, outlines, class names) and a JSON for each."""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from tqdm.auto import tqdm
+from transformers import AutoImageProcessor
+
+from maskformer import MaskFormerForUniversalSegmentation
+from maskformer.image_processing.image_loading import load_image
+from maskformer.image_processing.visualization import draw_segments, draw_semantic
+
+EXAMPLE = "python scripts/predict.py --model outputs/demo/best --output_dir outputs/answers photo.jpg folder/"
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+
+
+def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=f"{__doc__}\n\nexample:\n  {EXAMPLE}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("inputs", nargs="+", help="images, folders of images, or patterns such as 'photos/*.jpg'")
+    parser.add_argument("--model", type=Path, required=True, help="folder of a trained model")
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder of the answers")
+    parser.add_argument("--task", choices=("panoptic", "instance", "semantic"), default="panoptic")
+    parser.add_argument("--threshold", type=float, default=0.5, help="least score of a segment")
+    parser.add_argument("--overwrite", action="store_true", help="replace answers that are there")
+    parser.add_argument("--on_bad_sample", choices=("raise", "skip"), default="skip", help="unreadable images")
+    return parser, parser.parse_args()
+
+
+def find_images(inputs: list[str]) -> list[Path]:
+    """The images that files, folders and patterns name, in order and each once.
+
+    Raises `ValueError` for an input that names none.
+    """
+    found: dict[Path, None] = {}
+    for text in inputs:
+        path = Path(text)
+        if path.is_dir():
+            paths = sorted(item for item in path.iterdir() if item.suffix.lower() in SUFFIXES)
+        else:
+            paths = [path] if path.is_file() else [Path(item) for item in sorted(glob.glob(text, recursive=True))]
+        if not paths:
+            raise ValueError(f"{text}: there is no image of this name, folder or pattern")
+        found |= dict.fromkeys(paths)
+    return list(found)
+
+
+def output_names(images: list[Path]) -> dict[Path, str]:
+    """A name for each image's answers: its stem, or numbered where two images share one."""
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
+    for image in images:
+        name, number = image.stem, 2
+        while name in taken:
+            name, number = f"{image.stem}_{number}", number + 1
+        taken.add(name)
+        names[image] = name
+    return names
+
+
+@torch.inference_mode()
+def segment(model, image_processor, image, task: str, threshold: float) -> tuple[dict, object]:
+    """The answer for one image (H, W, 3), as JSON values and as a picture."""
+    inputs = image_processor(images=image, return_tensors="pt").to(model.device)
+    outputs = model(**inputs)
+    size = [image.shape[:2]]
+    names = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    if task == "semantic":
+        (labels,) = image_processor.post_process_semantic_segmentation(outputs, target_sizes=size)
+        counts = torch.bincount(labels.flatten(), minlength=len(names)).tolist()
+        segments = [{"label": names[i], "label_id": i, "area": area} for i, area in enumerate(counts) if area]
+        return {"segments": segments}, draw_semantic(image, labels, names)
+    post_process = getattr(image_processor, f"post_process_{task}_segmentation")
+    (answer,) = post_process(outputs, threshold=threshold, target_sizes=size)
+    areas = torch.bincount(answer["segmentation"].flatten().long(), minlength=len(answer["segments_info"]) + 1).tolist()
+    segments = [
+        {"id": info["id"], "label": names[info["label_id"]], **info, "area": areas[info["id"]]}
+        for info in answer["segments_info"]
+    ]
+    return {"segments": segments}, draw_segments(image, answer, names, labels=max(image.shape[:2]) >= 64)
+
+
+def write_answer(folder: Path, name: str, content: dict, picture) -> None:
+    """Writes NAME.json and NAME.png, each all or nothing."""
+    for suffix, write in (
+        (".json", lambda path: path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")),
+        (".png", lambda path: picture.save(path, format="PNG")),
+    ):
+        temporary = folder / f".{name}{suffix}.new"
+        write(temporary)
+        os.replace(temporary, folder / f"{name}{suffix}")
+
+
+def main() -> None:
+    parser, arguments = parse_arguments()
+    try:
+        images = find_images(arguments.inputs)
+        if not (arguments.model / "config.json").is_file():
+            raise ValueError(f"{arguments.model} is not a model folder: it has no config.json")
+        names = output_names(images)
+        there = [name for name in names.values() if (arguments.output_dir / f"{name}.png").exists()]
+        if there and not arguments.overwrite:
+            raise ValueError(f"{arguments.output_dir} already holds answers ({there[0]}.png); use --overwrite")
+        model = MaskFormerForUniversalSegmentation.from_pretrained(arguments.model).to(Accelerator().device).eval()
+        image_processor = AutoImageProcessor.from_pretrained(arguments.model, backend="pil")
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    arguments.output_dir.mkdir(parents=True, exist_ok=True)
+    failed = 0
+    for path in tqdm(images, desc="segmenting", unit="image"):
+        try:
+            image = load_image(path)
+        except ValueError as error:
+            if arguments.on_bad_sample == "raise":
+                sys.exit(f"error: {error}\n(--on_bad_sample skip leaves such images out)")
+            tqdm.write(f"skipped: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        content, picture = segment(model, image_processor, image, arguments.task, arguments.threshold)
+        header = {"image": str(path), "height": image.shape[0], "width": image.shape[1], "task": arguments.task}
+        write_answer(arguments.output_dir, names[path], header | content, picture)
+    print(
+        f"{len(images) - failed} answers in {arguments.output_dir}" + (f", {failed} images skipped" if failed else "")
+    )
+    sys.exit(1 if failed == len(images) else 0)
+
+
+if __name__ == "__main__":
+    main()

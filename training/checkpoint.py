@@ -1,0 +1,57 @@
+"""Folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+STATE = "training_state.pt"
+
+
+@contextlib.contextmanager
+def replace_folder(folder: Path) -> Iterator[Path]:
+    """Gives an empty folder to write into, which takes the place of `folder` when the block ends without an error.
+
+    Until then an earlier `folder` stays as it is. `recover` mends what a crash in the middle of the exchange leaves.
+    """
+    new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    new.mkdir(parents=True)
+    yield new
+    if folder.exists():
+        os.rename(folder, old)
+    os.rename(new, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover(folder: Path) -> None:
+    """Puts the previous `folder` back if a crash came between its removal and the arrival of the new one."""
+    old = folder.with_name(f".{folder.name}.old")
+    if old.exists() and not folder.exists():
+        os.rename(old, folder)
+
+
+def save_model(folder: Path, model, image_processor, state: dict | None = None) -> None:
+    """Writes what `from_pretrained` loads, and with `state` what resuming needs, all or nothing."""
+    with replace_folder(folder) as new:
+        model.save_pretrained(new)
+        image_processor.save_pretrained(new)
+        if state is not None:
+            torch.save(state, new / STATE)
+
+
+def load_state(folder: Path) -> dict:
+    """The training state in a checkpoint; plain containers and tensors only.
+
+    Raises `ValueError` where there is none.
+    """
+    recover(folder)
+    if not (folder / STATE).is_file():
+        raise ValueError(f"{folder}: there is no checkpoint to resume from")
+    return torch.load(folder / STATE, map_location="cpu", weights_only=True)
