@@ -73,7 +73,7 @@ def render_scene(split: str, index: int, size: int = 128, seed: int = 0) -> dict
         raise ValueError(f"index is {index}; scenes are counted from 0")
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), index)))
     scene = _Scene(rng, size)
-    scene.add_things(min(NUM_THINGS[0] + int(rng.poisson(2)), NUM_THINGS[1]))
+    scene.add_things(min(NUM_THINGS[0] + int(rng.poisson(1.7)), NUM_THINGS[1]))
     return {
         "image": develop(rng, scene.image, scene.light),
         "segmentation": scene.segmentation,
@@ -166,7 +166,7 @@ class _Scene:
         left = self.visible - covered
         if area < least or ((covered > 0) & (left < np.maximum(least, MIN_VISIBLE_FRACTION * self.areas))).any():
             return False
-        self.visible, self.areas = np.append(left, area), np.append(self.areas, area)
+        self.visible, self.areas = np.array([*left, area]), np.array([*self.areas, area])
         self.label_ids.append(_NAMES.index(thing.name))
         segmentation[inside] = len(self.label_ids)
         patch, color = self.image[(slice(None), *window)], thing_color(self.rng, thing.name)
@@ -201,7 +201,7 @@ def _divide(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[int]]
         highest = np.full((size, size), -np.inf, dtype=np.float32)
         regions = np.zeros((size, size), dtype=np.int32)
         for number in range(len(label_ids)):
-            field = smooth_field(rng, size, 3, 3) + 0.07 * smooth_field(rng, size, 10, 10)
+            field = smooth_field(rng, size, 4, 4)
             regions[field > highest] = number
             np.maximum(field, highest, out=highest)
         if np.bincount(regions.ravel(), minlength=len(label_ids)).min() >= 0.1 * size**2:

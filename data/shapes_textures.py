@@ -6,6 +6,7 @@ Lengths are in pixels of the scene unless a comment says otherwise; colours are 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -24,6 +25,7 @@ OUTLINE_WIDTH = 1.6  # at 128 pixels a side, as is SHADOW_WIDTH
 SHADOW_WIDTH = 3.0
 
 
+@lru_cache(maxsize=64)
 def _knots(length: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     """For each of `length` pixels the knot to its left, of `count` evenly spaced ones, and how far on it is, 0 to 1."""
     position = np.linspace(0, count - 1, length, dtype=np.float32)
@@ -36,9 +38,10 @@ def smooth_field(rng: np.random.Generator, size: int, rows: int, columns: int) -
     """A smooth random field (size, size): standard normal values on a coarse grid (rows, columns), interpolated."""
     coarse = rng.standard_normal((rows, columns), dtype=np.float32)
     left, fraction = _knots(size, columns)
-    wide = coarse[:, left] + fraction * (coarse[:, left + 1] - coarse[:, left])  # (rows, size)
+    wide = coarse[:, left] + fraction * np.diff(coarse)[:, left]  # (rows, size)
     top, fraction = _knots(size, rows)
-    return wide[top] + fraction[:, None] * (wide[top + 1] - wide[top])  # (size, size)
+    steps = np.diff(wide, axis=0)
+    return wide[top] + fraction[:, None] * steps[top]  # (size, size)
 
 
 def stuff_pattern(rng: np.random.Generator, name: str, size: int) -> np.ndarray:
@@ -48,14 +51,13 @@ def stuff_pattern(rng: np.random.Generator, name: str, size: int) -> np.ndarray:
     if name == "gravel":  # round blobs of two tones
         return np.clip(2 * smooth_field(rng, size, 24, 24), -0.9, 0.9)
     along = np.arange(size, dtype=np.float32) * (128 / size)
-    x, y = along[None, :], along[:, None]
     if name == "water":  # level waves
-        bend = rng.uniform(1.5, 3) * np.sin(x * (2 * math.pi / rng.uniform(24, 40)))
-        return np.sin((y + bend) * (2 * math.pi / rng.uniform(8, 11)))
+        bend = rng.uniform(1.5, 3) * np.sin(along * (2 * math.pi / rng.uniform(24, 40)))
+        return np.sin((along[:, None] + bend) * (2 * math.pi / rng.uniform(8, 11)))
     height, width = rng.uniform(8, 10), rng.uniform(15, 19)  # brick: courses with pale joints
-    x, y = x + rng.uniform(0, 99), y + rng.uniform(0, 99)
-    course = np.floor(y / height)
-    joint = ((x + 0.5 * width * (course % 2)) % width < 2) | (y - course * height < 2)
+    x, y = along + rng.uniform(0, 99), along + rng.uniform(0, 99)
+    upright = np.stack([x, x + 0.5 * width]) % width < 2  # (2, size), of even and of odd courses
+    joint = upright[(y / height).astype(int) % 2] | (y % height < 2)[:, None]  # (size, size)
     return np.where(joint, np.float32(1.3), np.float32(-0.5))
 
 
@@ -107,11 +109,15 @@ def thing_shading(name: str, u: np.ndarray, v: np.ndarray, radius: float, light:
 
 def paint_thing(patch: np.ndarray, distance: np.ndarray, shading: np.ndarray, color: np.ndarray, scale: float) -> None:
     """Paints a thing over `patch` (3, h, w) in place: a soft shadow around it, its body, a dark outline."""
-    shadow = 0.35 * np.clip(1 - distance * (1 / (SHADOW_WIDTH * scale)), 0, 1)
-    alpha = np.clip(0.5 - distance, 0, 1)  # the edge is one pixel soft
-    body = alpha * shading * (1 - 0.65 * np.clip(0.5 + OUTLINE_WIDTH * scale + distance, 0, 1))
+    shadow = 0.35 * _saturate(1 - distance * (1 / (SHADOW_WIDTH * scale)))
+    alpha = _saturate(0.5 - distance)  # the edge is one pixel soft
+    body = alpha * shading * (1 - 0.65 * _saturate(0.5 + OUTLINE_WIDTH * scale + distance))
     patch *= (1 - shadow) * (1 - alpha)
     patch += color[:, None, None] * body  # (3, h, w)
+
+
+def _saturate(values: np.ndarray) -> np.ndarray:
+    return np.minimum(np.maximum(values, 0), 1)  # faster than np.clip on small patches
 
 
 def thing_color(rng: np.random.Generator, name: str) -> np.ndarray:

@@ -20,8 +20,8 @@ PIXELS_AT_ONCE = 2**18  # what is computed at once should stay in the cache of a
 def focal_and_dice(mask_logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Sum over M masks of the focal loss (alpha 0.25, gamma 2, mean over the pixels) and of the dice loss.
 
-    `mask_logits` (M, h, w) are resized to the size of `targets`, bool (M, H, W), bilinearly. Gradients are exact; second
-    derivatives do not exist.
+    `mask_logits` (M, h, w) are resized to the size of `targets`, bool (M, H, W), bilinearly. Gradients are exact;
+    second derivatives do not exist.
     """
     return FocalAndDice.apply(mask_logits, targets)
 

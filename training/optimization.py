@@ -30,7 +30,8 @@ def build_optimizer(model: nn.Module, arguments: TrainingArguments) -> torch.opt
         [
             {"params": parameters, "lr": rate, "initial_lr": rate, "weight_decay": decay}
             for (rate, decay), parameters in groups.items()
-        ]
+        ],
+        fused=True,
     )
 
 

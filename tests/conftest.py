@@ -1,0 +1,41 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from maskformer import MaskFormerForUniversalSegmentation, MaskFormerUniversalConfig
+
+TINY = {
+    "backbone": "resnet18",
+    "feature_size": 32,
+    "mask_feature_size": 16,
+    "hidden_size": 32,
+    "num_attention_heads": 4,
+    "intermediate_size": 32,
+    "decoder_layers": 3,
+    "num_queries": 7,
+    "dropout": 0.0,
+}
+
+
+@pytest.fixture
+def tiny_config():
+    """A configuration of four labels that builds in no time; arguments replace fields."""
+
+    def make(**fields) -> MaskFormerUniversalConfig:
+        return MaskFormerUniversalConfig(**(TINY | {"id2label": {i: f"label {i}" for i in range(4)}} | fields))
+
+    return make
+
+
+@pytest.fixture
+def tiny_model(tiny_config):
+    """A model of that configuration, with weights of seed 0."""
+
+    def make(**fields) -> MaskFormerForUniversalSegmentation:
+        torch.manual_seed(0)
+        return MaskFormerForUniversalSegmentation(tiny_config(**fields)).eval()
+
+    return make

@@ -1,0 +1,144 @@
+"""The criterion against the formulas of the paper, written out plainly."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from maskformer.modeling.loss import mask_classification_losses
+from maskformer.modeling.mask_loss import focal_and_dice
+from maskformer.modeling.matcher import match
+
+WEIGHTS = (1.0, 20.0, 1.0)
+
+
+def plain_focal_and_dice(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Focal and dice loss of one mask (H, W) against another, both of one size."""
+    target, probability = target.to(logits.dtype), logits.sigmoid()
+    p_t = probability * target + (1 - probability) * (1 - target)
+    alpha = 0.25 * target + 0.75 * (1 - target)
+    focal = (alpha * (1 - p_t) ** 2 * F.binary_cross_entropy_with_logits(logits, target, reduction="none")).mean()
+    dice = 1 - (2 * (probability * target).sum() + 1) / (probability.sum() + target.sum() + 1)
+    return focal, dice
+
+
+def resized(mask: torch.Tensor, size: tuple[int, int], mode: str) -> torch.Tensor:
+    """A mask (h, w) at `size`."""
+    options = {"align_corners": False} if mode == "bilinear" else {}
+    return F.interpolate(mask[None, None], size=size, mode=mode, **options)[0, 0]
+
+
+@pytest.mark.parametrize(("small", "large"), [((9, 11), (37, 41)), ((8, 8), (32, 32)), ((5, 7), (5, 7)), ((1, 1), (3, 2))])
+def test_mask_losses_equal_the_formulas_in_value_and_gradient(small, large):
+    random = torch.Generator().manual_seed(0)
+    logits = (4 * torch.randn(6, *small, dtype=torch.float64, generator=random)).requires_grad_()
+    targets = torch.rand(6, *large, generator=random) > 0.6
+    targets[0], targets[1] = False, True
+    pairs = [
+        plain_focal_and_dice(resized(mask, large, "bilinear"), target)
+        for mask, target in zip(logits, targets, strict=True)
+    ]
+    expected = [sum(values) for values in zip(*pairs, strict=True)]
+    actual = focal_and_dice(logits, targets)
+    for a, e in zip(actual, expected, strict=True):
+        torch.testing.assert_close(a, e, rtol=1e-10, atol=1e-12)
+        gradients = [torch.autograd.grad(value, logits, retain_graph=True)[0] for value in (a, e)]
+        torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-12)
+    assert torch.autograd.gradcheck(lambda x: focal_and_dice(x, targets), logits)
+
+
+def test_mask_losses_stay_finite_where_logits_are_extreme():
+    logits = torch.tensor([[[-1e4, 1e4], [0.0, 300.0]]]).requires_grad_()
+    focal, dice = focal_and_dice(logits, torch.tensor([[[True, False], [True, True]]]))
+    (focal + dice).backward()
+    assert focal.isfinite() and dice.isfinite() and logits.grad.isfinite().all()
+
+
+def predictions(layers: int, sizes: list[int], queries: int = 5, labels: int = 3):
+    """Random predictions of several layers, and targets."""
+    random = torch.Generator().manual_seed(3)
+    class_logits = torch.randn(layers, len(sizes), queries, labels + 1, dtype=torch.float64, generator=random)
+    mask_logits = 3 * torch.randn(layers, len(sizes), queries, 6, 8, dtype=torch.float64, generator=random)
+    masks = [torch.rand(size, 24, 32, generator=random) > 0.5 for size in sizes]
+    classes = [torch.randint(labels, (size,), generator=random) for size in sizes]
+    return class_logits, mask_logits, masks, classes
+
+
+def brute_force_cost(class_logits, mask_logits, mask, label) -> float:
+    """Cost of one pair: focal and dice at the prediction's size, and minus the probability of the class."""
+    target = resized(mask.double(), tuple(mask_logits.shape), "nearest")
+    focal, dice = plain_focal_and_dice(mask_logits, target)
+    return float(20 * focal + dice - class_logits.softmax(-1)[label])
+
+
+@pytest.mark.parametrize("sizes", [[3], [2, 0, 4]])
+def test_matching_is_the_cheapest_of_all_assignments(sizes):
+    class_logits, mask_logits, masks, classes = predictions(2, sizes)
+    for layer, pairs in enumerate(match(class_logits, mask_logits, classes, masks, WEIGHTS)):
+        for image, (queries, targets) in enumerate(pairs):
+            cost = [
+                [
+                    brute_force_cost(class_logits[layer, image, q], mask_logits[layer, image, q], mask, label)
+                    for mask, label in zip(masks[image], classes[image], strict=True)
+                ]
+                for q in range(5)
+            ]
+            best = min(
+                sum(cost[q][t] for t, q in enumerate(order)) for order in itertools.permutations(range(5), sizes[image])
+            )
+            assert len(set(queries.tolist())) == len(set(targets.tolist())) == sizes[image]
+            chosen = sum(cost[q][t] for q, t in zip(queries.tolist(), targets.tolist(), strict=True))
+            assert chosen == pytest.approx(best, abs=1e-9)
+
+
+def test_a_batch_matches_as_its_images_do():
+    class_logits, mask_logits, masks, classes = predictions(3, [2, 4])
+    together = match(class_logits, mask_logits, classes, masks, WEIGHTS)
+    for image in range(2):
+        part = slice(image, image + 1)
+        alone = match(class_logits[:, part], mask_logits[:, part], classes[part], masks[part], WEIGHTS)
+        for layer, pairs in enumerate(alone):
+            for a, b in zip(pairs[0], together[layer][image], strict=True):
+                assert torch.equal(a, b)
+
+
+def test_losses_equal_the_formulas():
+    sizes = [3, 0, 4]
+    class_logits, mask_logits, masks, classes = predictions(2, sizes)
+    losses = mask_classification_losses(class_logits, mask_logits, masks, classes, WEIGHTS, no_object_weight=0.1)
+    for layer, pairs in enumerate(match(class_logits, mask_logits, classes, masks, WEIGHTS)):
+        target = torch.full((3, 5), 3)
+        focal_sum = dice_sum = 0.0
+        for image, (queries, targets) in enumerate(pairs):
+            target[image, queries] = classes[image][targets]
+            for q, t in zip(queries.tolist(), targets.tolist(), strict=True):
+                logits = resized(mask_logits[layer, image, q], (24, 32), "bilinear")
+                focal, dice = plain_focal_and_dice(logits, masks[image][t])
+                focal_sum, dice_sum = focal_sum + focal, dice_sum + dice
+        weight = torch.where(target == 3, 0.1, 1.0).double()
+        log_probability = class_logits[layer].log_softmax(-1).gather(2, target[..., None])[..., 0]
+        expected = {
+            "loss_ce": -(weight * log_probability).sum() / weight.sum(),
+            "loss_mask": focal_sum / sum(sizes),
+            "loss_dice": dice_sum / sum(sizes),
+        }
+        for name, value in expected.items():
+            torch.testing.assert_close(losses[name, layer], value)
+
+
+def test_nan_predictions_are_named():
+    class_logits, mask_logits, masks, classes = predictions(1, [2])
+    mask_logits[0, 0, 0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match="NaN"):
+        match(class_logits, mask_logits, classes, masks, WEIGHTS)
+
+
+def test_half_precision_predictions_are_matched_and_scored_in_float32():
+    """Magnitudes whose squares and sums overflow float16."""
+    class_logits, mask_logits, masks, classes = predictions(1, [3])
+    mask_logits = (mask_logits * 1e4).half()
+    losses = mask_classification_losses(class_logits.half(), mask_logits, masks, classes, WEIGHTS, 0.1)
+    assert all(value.dtype == torch.float32 and value.isfinite() for value in losses.values())

@@ -1,0 +1,61 @@
+"""The Swin backbone against transformers' own, which agrees with the official one at every size."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import SwinBackbone as TransformersSwin
+from transformers import SwinConfig
+
+from maskformer import MaskFormerUniversalConfig
+from maskformer.modeling.backbone import load_backbone
+
+# transformers' names, and the official ones that ours are.
+NAMES = {
+    "swin.embeddings.patch_embeddings.projection": "patch_embed.proj",
+    "swin.embeddings.norm": "patch_embed.norm",
+    "swin.encoder.layers": "layers",
+    "attention.relative_position_bias.": "attn.",
+    "attention.o_proj": "attn.proj",
+    "layernorm_before": "norm1",
+    "layernorm_after": "norm2",
+    **{f"hidden_states_norms.stage{stage + 1}": f"norm{stage}" for stage in range(4)},
+}
+
+
+@pytest.fixture(scope="module")
+def swins():
+    """Our backbone and transformers', with the same random weights."""
+    torch.manual_seed(0)
+    stages = [f"stage{stage}" for stage in range(1, 5)]
+    theirs = TransformersSwin(
+        SwinConfig(embed_dim=96, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24], out_features=stages)
+    ).eval()
+    for parameter in theirs.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    state = theirs.state_dict()
+    renamed = {}
+    for name, value in state.items():
+        if ".q_proj" in name:
+            value = torch.cat([state[name.replace("q_proj", f"{part}_proj")] for part in "qkv"])
+            name = name.replace("attention.q_proj", "attn.qkv")
+        for their_part, our_part in NAMES.items():
+            name = name.replace(their_part, our_part)
+        if ".attention." not in name:  # keys and values, joined with the queries
+            renamed[name] = value
+    config = MaskFormerUniversalConfig(backbone="swin_tiny_patch4_window7_224")
+    config._attn_implementation = "sdpa"
+    ours = load_backbone(config).eval()
+    ours.load_state_dict(renamed, strict=True)
+    return ours, theirs
+
+
+@pytest.mark.parametrize("size", [(224, 224), (128, 160), (97, 130), (33, 30)])
+def test_features_agree_at_every_size(swins, size):
+    ours, theirs = swins
+    pixel_values = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = theirs(pixel_values).feature_maps
+        actual = ours(pixel_values)
+    for a, e in zip(actual, expected, strict=True):
+        torch.testing.assert_close(a, e, rtol=0, atol=1e-5 * e.abs().max().item())

@@ -1,0 +1,176 @@
+"""The scripts, run as a user runs them, on tiny models and data."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+
+import numpy as np
+import pytest
+import torch
+from folders import write_panoptic_folder, write_semantic_folder
+from helpers import ROOT
+from PIL import Image
+from safetensors.torch import load_file
+
+TINY = [
+    *("--backbone", "resnet18", "--backbone_weights", "null", "--feature_size", "32", "--mask_feature_size", "16"),
+    *("--hidden_size", "32", "--intermediate_size", "32", "--decoder_layers", "2", "--max_minutes", "null"),
+    *("--batch_size", "2", "--validation_scenes", "3", "--train_scenes", "8", "--log_steps", "1", "--warmup_steps", "2"),
+]
+
+
+def run(script: str, *words) -> None:
+    """Runs `scripts/NAME.py` in this process with these command-line words."""
+    before = sys.argv
+    sys.argv = [str(ROOT / "scripts" / f"{script}.py"), *map(str, words)]
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    finally:
+        sys.argv = before
+
+
+def fails(capsys, script: str, *words) -> str:
+    """Runs a script that must end with exit code 2, and returns what it says."""
+    with pytest.raises(SystemExit) as stop:
+        run(script, *words)
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of four steps on generated scenes."""
+    folder = tmp_path_factory.mktemp("run") / "a"
+    words = ["--eval_steps", "2", "--save_steps", "2", "--max_steps", "4"]
+    run("train", "--recipe", "shapes/demo", "--output_dir", folder, *TINY, *words)
+    return folder
+
+
+def rows(folder) -> list[dict]:
+    """The history of a run."""
+    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_models_history_and_pictures(trained):
+    for name in ("best/model.safetensors", "best/preprocessor_config.json", "last/training_state.pt", "recipe.yaml"):
+        assert (trained / name).is_file()
+    for picture in ("curves.png", "validation.png"):
+        assert Image.open(trained / picture).size[0] > 300
+    history = rows(trained)
+    assert [row["step"] for row in history if "loss" in row] == [1, 2, 3, 4]
+    assert [row["step"] for row in history if "pq" in row] == [2, 4, 4]
+    assert {"loss_ce", "loss_mask_0", "loss_dice", "learning_rate", "seconds"} <= history[0].keys()
+    assert not list(trained.glob(".*"))
+
+
+def test_a_resumed_run_ends_with_the_same_weights(trained, tmp_path):
+    """Stopped after two of four steps and resumed: bit for bit the run that was never stopped."""
+    words = [*TINY, "--save_steps", "2", "--eval_steps", "2"]
+    first = pytest.MonkeyPatch()
+    with first.context() as patch:
+        # Ends the run after its first checkpoint, as a kill would.
+        import maskformer.training.evaluation as evaluation
+
+        patch.setattr(evaluation, "evaluate", lambda *a, **k: sys.exit(9))
+        with pytest.raises(SystemExit):
+            run("train", "--recipe", "shapes/demo", "--output_dir", tmp_path / "b", *words, "--max_steps", "4")
+    run("train", "--output_dir", tmp_path / "b", "--resume")
+    expected, actual = (load_file(folder / "last" / "model.safetensors") for folder in (trained, tmp_path / "b"))
+    assert all(torch.equal(value, actual[name]) for name, value in expected.items())
+    assert [row["step"] for row in rows(tmp_path / "b") if "loss" in row] == [1, 2, 3, 4]
+
+
+def test_a_folder_that_holds_a_run_is_kept(trained, capsys):
+    before = (trained / "history.jsonl").read_bytes()
+    message = fails(capsys, "train", "--recipe", "shapes/demo", "--output_dir", trained)
+    assert "holds another run" in message and "--resume" in message
+    assert (trained / "history.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--recipe", "shapes/dem"], "did you mean 'shapes/demo'"),
+        (["--recipe", "shapes/demo", "--learning_rte", "1"], "did you mean 'learning_rate'"),
+        (["--recipe", "shapes/demo", "--source", "panoptic_folder"], "needs --train_path"),
+        (["--recipe", "shapes/demo", "--source", "shpes"], "is not known; known are shapes, panoptic_folder"),
+        (["--recipe", "shapes/demo", "--backbone_weights", "nowhere.pth"], "no such file of weights"),
+        (["--recipe", "shapes/demo", "--resume"], "no checkpoint to resume"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_named_and_leave_nothing(tmp_path, capsys, words, message):
+    assert message in fails(capsys, "train", "--output_dir", tmp_path / "run", *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_on_a_semantic_folder(tmp_path):
+    folder = write_semantic_folder(tmp_path / "data")
+    data = ["--source", "semantic_folder", "--train_path", folder, "--validation_path", folder]
+    words = [*TINY, *data, "--crop_size", "[32, 32]", "--best_metric", "mean_iou", "--max_steps", "2"]
+    run("train", "--recipe", "shapes/demo", "--output_dir", tmp_path / "run", *words)
+    config = json.loads((tmp_path / "run" / "best" / "config.json").read_text())
+    assert config["id2label"] == {"0": "road", "1": "car", "2": "sky"}
+
+
+def test_bad_samples_stop_training_or_are_skipped(tmp_path):
+    folder = write_panoptic_folder(tmp_path / "data", count=3)
+    (folder / "images" / "1.png").write_bytes(b"no image")
+    data = ["--source", "panoptic_folder", "--train_path", folder, "--validation_path", folder]
+    words = ["--recipe", "shapes/demo", *TINY, *data, "--max_steps", "3", "--dataloader_workers", "0"]
+    with pytest.raises(SystemExit, match="1.png"):
+        run("train", "--output_dir", tmp_path / "a", *words)
+    run("train", "--output_dir", tmp_path / "b", "--on_bad_sample", "skip", *words)
+    assert [row["images"] for row in rows(tmp_path / "b") if "pq" in row] == [2]
+
+
+def test_training_and_evaluation_take_images_that_are_all_void(tmp_path):
+    from folders import edit_json
+
+    folder = write_panoptic_folder(tmp_path / "data", count=2)
+    for index in range(2):
+        Image.fromarray(np.zeros((128, 128, 3), np.uint8)).save(folder / "panoptic" / f"{index}.png")
+    edit_json(folder / "panoptic.json", lambda c: [a.update(segments_info=[]) for a in c["annotations"]])
+    data = ["--source", "panoptic_folder", "--train_path", folder, "--validation_path", folder]
+    run("train", "--recipe", "shapes/demo", "--output_dir", tmp_path / "run", *TINY, *data, "--max_steps", "2")
+    losses = [row["loss"] for row in rows(tmp_path / "run") if "loss" in row]
+    assert len(losses) == 2 and all(np.isfinite(losses))
+
+
+def test_evaluation_prints_and_writes_what_training_measured(trained, tmp_path, capsys):
+    run("eval", "--model", trained / "best", "--output_dir", tmp_path)
+    results = json.loads((tmp_path / "results.json").read_text())
+    best = max(row["pq"] for row in rows(trained) if "pq" in row)
+    assert results["pq"] == pytest.approx(best, abs=1e-6)
+    assert results["images"] == 3 and len(results["per_label"]) == 8
+    assert "mIoU" in capsys.readouterr().out.splitlines()[-1]
+    assert "not a model folder" in fails(capsys, "eval", "--model", tmp_path)
+
+
+@pytest.mark.parametrize("task", ["panoptic", "instance", "semantic"])
+def test_prediction_writes_a_picture_and_a_json_for_each_image(trained, tmp_path, task):
+    images = tmp_path / "images"
+    images.mkdir()
+    random = np.random.default_rng(0)
+    for name, size in (("a.png", (50, 70, 3)), ("b.jpg", (90, 40, 3)), ("c.png", (33, 33))):
+        Image.fromarray(random.integers(0, 255, size, dtype=np.uint8)).save(images / name)
+    (images / "d.jpg").write_bytes(b"no image")
+    words = ["--model", trained / "best", "--task", task, "--threshold", "0.05"]
+    with pytest.raises(SystemExit) as stop:
+        run("predict", images, *words, "--output_dir", tmp_path / "out")
+    assert stop.value.code == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        *("a.json", "a.png", "b.json", "b.png", "c.json", "c.png")
+    ]
+    answer = json.loads((tmp_path / "out" / "b.json").read_text())
+    assert (answer["height"], answer["width"], answer["task"]) == (90, 40, task)
+    assert Image.open(tmp_path / "out" / "b.png").size == (40, 90)
+    assert all(segment["area"] > 0 and segment["label"] for segment in answer["segments"])
+
+
+def test_prediction_keeps_answers_that_are_there(trained, tmp_path, capsys):
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    words = [tmp_path / "a.png", "--model", trained / "best", "--output_dir", tmp_path]
+    assert "already holds answers" in fails(capsys, "predict", *words)
+    assert "no image of this name" in fails(capsys, "predict", tmp_path / "x*.png", *words[1:])
