@@ -9,6 +9,7 @@ from PIL import Image
 
 from maskformer.data.color import jitter_color
 from maskformer.data.example import Example
+from maskformer.image_processing.preprocessing import output_size, resize_labels, resize_with_pil
 
 PADDING = 128  # grey, of images that are smaller than the crop
 
@@ -37,9 +38,10 @@ class Augmentation:
         """An augmented copy of `example`; `segments_info` may name segments that have left it."""
         image, segmentation = example["image"], example["segmentation"]
         if self.shortest_edges:
-            height, width = resized_size(*image.shape[:2], random.choice(self.shortest_edges), self.longest_edge)
-            image = np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
-            segmentation = resize_nearest(segmentation, height, width)
+            shortest = int(random.choice(self.shortest_edges))
+            size = output_size(*image.shape[:2], {"shortest_edge": shortest, "longest_edge": self.longest_edge})
+            image = resize_with_pil(image, size, Image.Resampling.BILINEAR)
+            segmentation = resize_labels(segmentation, size)
         if self.crop_size:
             top, left = self.choose_crop(segmentation, example["segments_info"], random)
             rows, columns = slice(top, top + self.crop_size[0]), slice(left, left + self.crop_size[1])
@@ -86,18 +88,3 @@ def largest_share(segmentation: np.ndarray, segments_info: list[dict]) -> float:
         if info["id"] < len(counts) and counts[info["id"]]:
             areas[info["label_id"]] = areas.get(info["label_id"], 0) + int(counts[info["id"]])
     return max(areas.values()) / sum(areas.values()) if len(areas) > 1 else 1.0
-
-
-def resized_size(height: int, width: int, shortest: int, longest: int) -> tuple[int, int]:
-    """Size whose shortest edge is `shortest`, unless the longest would exceed `longest`; rounded half up."""
-    scale = shortest / min(height, width)
-    if scale * max(height, width) > longest:
-        scale = longest / max(height, width)
-    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
-
-
-def resize_nearest(values: np.ndarray, height: int, width: int) -> np.ndarray:
-    """`values` (H, W) at `height` x `width`: each new pixel takes the one under its centre."""
-    rows = ((np.arange(height) + 0.5) * values.shape[0] / height).astype(np.int64)
-    columns = ((np.arange(width) + 0.5) * values.shape[1] / width).astype(np.int64)
-    return values[rows[:, None], columns]  # (height, width)

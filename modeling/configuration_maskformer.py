@@ -28,6 +28,7 @@ class MaskFormerUniversalConfig(PreTrainedConfig):
         num_attention_heads: heads of each of its attentions.
         intermediate_size: width of its feed-forward layers.
         decoder_layers: number of its layers L.
+        decoder_stride: stride of the backbone's map that it attends to: 32 in the paper, finer where images are small.
         dropout: of its attention weights, feed-forward layers and residuals.
         pre_norm: normalise before each sublayer instead of after it.
         num_queries: number of segments N that are predicted.
@@ -50,6 +51,7 @@ class MaskFormerUniversalConfig(PreTrainedConfig):
     num_attention_heads: int = 8
     intermediate_size: int = 2048
     decoder_layers: int = 6
+    decoder_stride: int = 32
     dropout: float | int = 0.1
     pre_norm: bool = False
     num_queries: int = 100
@@ -74,6 +76,10 @@ class MaskFormerUniversalConfig(PreTrainedConfig):
             raise ValueError(
                 f"decoder_layers and num_queries must be at least 1, not {self.decoder_layers} and {self.num_queries}"
             )
+        if self.decoder_stride not in (4, 8, 16, 32):
+            raise ValueError(f"decoder_stride must be 4, 8, 16 or 32, not {self.decoder_stride}")
+        if self.pixel_decoder_encoder_layers and self.decoder_stride != 32:
+            raise ValueError("with pixel_decoder_encoder_layers the decoder attends to the encoder's map, of stride 32")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), not {self.dropout}")
 

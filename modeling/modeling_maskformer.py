@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
-from .backbone import load_backbone
+from .backbone import STRIDES, load_backbone
 from .configuration_maskformer import MaskFormerUniversalConfig
 from .initialization import initialize
 from .loss import mask_classification_losses
@@ -64,12 +64,14 @@ class PixelLevelModule(nn.Module):
         super().__init__()
         self.backbone = load_backbone(config)
         self.pixel_decoder = PixelDecoder(config, self.backbone.channels)
+        self.attended = STRIDES.index(config.decoder_stride)
 
     def forward(self, pixel_values: torch.Tensor):
         """`pixel_values` (B, 3, H, W) to F, E_pixel and the map that the transformer decoder attends to."""
         image_features = self.backbone(pixel_values)
-        pixel_embeddings, coarsest = self.pixel_decoder(image_features)
-        return image_features, pixel_embeddings, coarsest
+        pixel_embeddings, encoded = self.pixel_decoder(image_features)
+        attended = image_features[self.attended] if encoded is None else encoded
+        return image_features, pixel_embeddings, attended
 
 
 class SegmentationModule(nn.Module):
@@ -118,20 +120,20 @@ class MaskFormerUniversalModel(MaskFormerUniversalPreTrainedModel):
     def __init__(self, config: MaskFormerUniversalConfig):
         super().__init__(config)
         self.pixel_level_module = PixelLevelModule(config)
-        pixel_decoder = self.pixel_level_module.pixel_decoder
-        in_channels = config.feature_size if pixel_decoder.encoder else self.pixel_level_module.backbone.channels[-1]
-        self.transformer_module = TransformerDecoder(config, in_channels)
+        backbone_channels = self.pixel_level_module.backbone.channels[self.pixel_level_module.attended]
+        encoded = config.pixel_decoder_encoder_layers > 0
+        self.transformer_module = TransformerDecoder(config, config.feature_size if encoded else backbone_channels)
         self.post_init()
 
     def forward(
         self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None = None, return_dict: bool | None = None
     ) -> MaskFormerUniversalModelOutput:
         """`pixel_values` (B, 3, H, W), normalised; `pixel_mask` is accepted and not used, as in the official code."""
-        image_features, pixel_embeddings, coarsest = self.pixel_level_module(pixel_values)
+        image_features, pixel_embeddings, attended = self.pixel_level_module(pixel_values)
         output = MaskFormerUniversalModelOutput(
             image_features=image_features,
             pixel_embeddings=pixel_embeddings,
-            segment_embeddings=self.transformer_module(coarsest),
+            segment_embeddings=self.transformer_module(attended),
         )
         return output if return_dict is not False else output.to_tuple()
 

@@ -23,7 +23,7 @@ class PixelDecoder(nn.Module):
     """Top-down pathway over the image features, finest stride 4.
 
     With `pixel_decoder_encoder_layers` a transformer encoder first works on the stride-32 map, and its output is what
-    the transformer decoder sees instead of the backbone's.
+    the transformer decoder attends to instead of the backbone's.
     """
 
     def __init__(self, config: PreTrainedConfig, channels: list[int]):
@@ -42,17 +42,17 @@ class PixelDecoder(nn.Module):
         )
         self.mask_projection = nn.Conv2d(width, config.mask_feature_size, kernel_size=3, padding=1)
 
-    def forward(self, image_features: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-        """`image_features`, strides 4 to 32, to the per-pixel embeddings (B, C_E, H/4, W/4) and the stride-32 map
-        that the transformer decoder attends to."""
-        coarsest = image_features[-1]
+    def forward(self, image_features: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """`image_features`, strides 4 to 32, to the per-pixel embeddings (B, C_E, H/4, W/4) and the encoder's map
+        (B, C, H/32, W/32), if there is one."""
+        encoded = None
         if self.encoder is not None:
-            coarsest = self.encoder(self.encoder_projection(coarsest))  # (B, C, H/32, W/32)
-        pyramid = self.outputs[-1](coarsest).relu()
+            encoded = self.encoder(self.encoder_projection(image_features[-1]))  # (B, C, H/32, W/32)
+        pyramid = self.outputs[-1](image_features[-1] if encoded is None else encoded).relu()
         for features, lateral, output in zip(
             image_features[-2::-1], self.laterals[::-1], self.outputs[-2::-1], strict=True
         ):
             lateral_features = lateral(features)
             coarse = nn.functional.interpolate(pyramid, size=features.shape[-2:], mode="nearest")  # to this stride
             pyramid = output(lateral_features + coarse).relu()
-        return self.mask_projection(pyramid), coarsest  # (B, C_E, H/4, W/4)
+        return self.mask_projection(pyramid), encoded  # (B, C_E, H/4, W/4)

@@ -5,19 +5,19 @@ Launch modes: `python scripts/eval.py`, or `accelerate launch scripts/eval.py` o
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from pathlib import Path
 
 from accelerate import Accelerator
 from transformers import AutoImageProcessor
+from transformers.utils.logging import disable_progress_bar
 
 from maskformer import MaskFormerForUniversalSegmentation
 from maskformer.data.example import BadSample
 from maskformer.data.sources import load_source
 from maskformer.recipes.command_line import parse_with_recipe, recipe_parser
 from maskformer.training.evaluation import evaluate, in_one_line
+from maskformer.training.history import write_json
 from maskformer.training.pictures import draw_validation
 
 EXAMPLE = "python scripts/eval.py --model outputs/demo/best"
@@ -51,16 +51,9 @@ def table(per_label: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
-def write_results(path: Path, metrics: dict) -> None:
-    """Writes `metrics` as JSON, all or nothing; what is not a number becomes null."""
-    text = json.dumps(metrics, indent=2).replace("NaN", "null")
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    os.replace(temporary, path)
-
-
 def main() -> None:
     parser, arguments, recipe = parse_arguments()
+    disable_progress_bar()  # of transformers, which shows one for every file
     accelerator = Accelerator()
     folder = arguments.output_dir or arguments.model
     try:
@@ -78,7 +71,7 @@ def main() -> None:
         sys.exit(f"error: {error}\n(--on_bad_sample skip leaves such examples out)")
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
-        write_results(folder / "results.json", metrics)
+        write_json(folder / "results.json", metrics)
         draw_validation(model, image_processor, source, recipe.evaluation, folder / "validation.png")
         print(table(metrics["per_label"]))
         print(f"{metrics['images']} images; {folder / 'results.json'} and {folder / 'validation.png'}")

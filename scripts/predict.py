@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import glob
-import json
 import os
 import sys
 from pathlib import Path
@@ -13,10 +12,12 @@ import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 from transformers import AutoImageProcessor
+from transformers.utils.logging import disable_progress_bar
 
 from maskformer import MaskFormerForUniversalSegmentation
 from maskformer.image_processing.image_loading import load_image
 from maskformer.image_processing.visualization import draw_segments, draw_semantic
+from maskformer.training.history import write_json
 
 EXAMPLE = "python scripts/predict.py --model outputs/demo/best --output_dir outputs/answers photo.jpg folder/"
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
@@ -92,17 +93,15 @@ def segment(model, image_processor, image, task: str, threshold: float) -> tuple
 
 def write_answer(folder: Path, name: str, content: dict, picture) -> None:
     """Writes NAME.json and NAME.png, each all or nothing."""
-    for suffix, write in (
-        (".json", lambda path: path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")),
-        (".png", lambda path: picture.save(path, format="PNG")),
-    ):
-        temporary = folder / f".{name}{suffix}.new"
-        write(temporary)
-        os.replace(temporary, folder / f"{name}{suffix}")
+    write_json(folder / f"{name}.json", content)
+    temporary = folder / f".{name}.png.new"
+    picture.save(temporary, format="PNG")
+    os.replace(temporary, folder / f"{name}.png")
 
 
 def main() -> None:
     parser, arguments = parse_arguments()
+    disable_progress_bar()  # of transformers, which shows one for every file
     try:
         images = find_images(arguments.inputs)
         if not (arguments.model / "config.json").is_file():

@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from tqdm.auto import tqdm
+from transformers.utils.logging import disable_progress_bar
 
 from maskformer import MaskFormerForUniversalSegmentation
 from maskformer.convert import load_backbone_weights
@@ -124,8 +125,9 @@ class Recorder:
         metrics = evaluate(model, self.image_processor, self.validation, arguments, self.accelerator, self.skip_bad)
         metrics.pop("per_label")
         self.row(step=step, **metrics)
-        value = metrics[arguments.best_metric]
-        if self.best is None or value >= self.best[arguments.best_metric]:
+        name = arguments.best_metric
+        # Written so that a metric that is NaN, as PQ of things where there are none, never keeps an older model.
+        if self.best is None or not metrics[name] < self.best[name]:
             self.best = metrics
             if self.accelerator.is_main_process:
                 save_model(self.folder / "best", model, self.image_processor)
@@ -191,6 +193,7 @@ def train(accelerator, recorder, recipe, model, examples, state: dict | None) ->
 
 def main() -> None:
     parser, arguments, recipe = parse_arguments()
+    disable_progress_bar()  # of transformers, which shows one for every file
     accelerator = Accelerator()
     torch.manual_seed(recipe.training.seed)
     folder = arguments.output_dir

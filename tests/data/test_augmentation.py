@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from maskformer.data.augmentation import PADDING, Augmentation, resize_nearest, resized_size
+from maskformer.data.augmentation import PADDING, Augmentation
 from maskformer.data.color import jitter_color, shift_hue_and_saturation
 
 
@@ -45,21 +44,6 @@ def test_the_shortest_edge_is_one_of_the_given():
     augmentation = Augmentation(shortest_edges=[10, 40], longest_edge=50)
     sizes = {augmentation(make_example(), np.random.default_rng(seed))["segmentation"].shape for seed in range(20)}
     assert sizes == {(10, 15), (33, 50)}
-
-
-@pytest.mark.parametrize(
-    ("size", "shortest", "longest", "expected"),
-    [((480, 640), 512, 2048, (512, 683)), ((97, 3001), 512, 2048, (66, 2048)), ((1, 7), 512, 2048, (293, 2048))],
-)
-def test_sizes_round_as_the_official_ones(size, shortest, longest, expected):
-    assert resized_size(*size, shortest, longest) == expected
-
-
-@pytest.mark.parametrize("size", [(7, 11), (40, 13), (20, 30), (1, 1)])
-def test_nearest_resizing_is_pillows(size):
-    values = np.random.default_rng(0).integers(0, 2**31 - 1, (20, 30), dtype=np.int32)
-    expected = np.array(Image.fromarray(values, "I").resize(size[::-1], Image.Resampling.NEAREST))
-    np.testing.assert_array_equal(resize_nearest(values, *size), expected)
 
 
 def test_crops_avoid_a_single_label_where_they_can():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from folders import edit_json, write_json, write_panoptic_folder, write_semantic_folder
 from PIL import Image
 
+from folders import edit_json, write_json, write_panoptic_folder, write_semantic_folder
 from maskformer.data.example import BadSample, semantic_map
 from maskformer.data.panoptic_folder import load_panoptic_folder
 from maskformer.data.semantic_folder import load_semantic_folder

@@ -7,8 +7,8 @@ import logging
 import numpy as np
 import pytest
 import torch
-from folders import write_panoptic_folder
 
+from folders import write_panoptic_folder
 from maskformer import MaskFormerUniversalImageProcessorPil
 from maskformer.data.augmentation import Augmentation
 from maskformer.data.example import BadSample
@@ -76,4 +76,6 @@ def test_crowds_are_not_learnt(folder):
 
     batch = Collator(PROCESSOR)([example])
     assert len(batch["class_labels"][0]) == len(example["segments_info"]) - 1
-    assert not (batch["mask_labels"][0] & torch.from_numpy(example["segmentation"] == example["segments_info"][-1]["id"])).any()
+    assert not (
+        batch["mask_labels"][0] & torch.from_numpy(example["segmentation"] == example["segments_info"][-1]["id"])
+    ).any()

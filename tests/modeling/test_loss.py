@@ -31,7 +31,9 @@ def resized(mask: torch.Tensor, size: tuple[int, int], mode: str) -> torch.Tenso
     return F.interpolate(mask[None, None], size=size, mode=mode, **options)[0, 0]
 
 
-@pytest.mark.parametrize(("small", "large"), [((9, 11), (37, 41)), ((8, 8), (32, 32)), ((5, 7), (5, 7)), ((1, 1), (3, 2))])
+@pytest.mark.parametrize(
+    ("small", "large"), [((9, 11), (37, 41)), ((8, 8), (32, 32)), ((5, 7), (5, 7)), ((1, 1), (3, 2))]
+)
 def test_mask_losses_equal_the_formulas_in_value_and_gradient(small, large):
     random = torch.Generator().manual_seed(0)
     logits = (4 * torch.randn(6, *small, dtype=torch.float64, generator=random)).requires_grad_()

@@ -111,7 +111,10 @@ def test_no_targets_and_more_targets_than_queries_train(tiny_model, targets):
     ("change", "message"),
     [
         ({"class_labels": [torch.tensor([0, 4])]}, "image 0: class label 4 is outside of 0 to 3"),
-        ({"class_labels": [torch.tensor([0])]}, r"image 0: mask_labels of shape \(2, 64, 96\) do not fit 1 class_labels"),
+        (
+            {"class_labels": [torch.tensor([0])]},
+            r"image 0: mask_labels of shape \(2, 64, 96\) do not fit 1 class_labels",
+        ),
         ({"mask_labels": []}, "there are 1 images, but 0 entries in mask_labels"),
     ],
 )

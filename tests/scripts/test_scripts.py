@@ -9,15 +9,27 @@ import sys
 import numpy as np
 import pytest
 import torch
-from folders import write_panoptic_folder, write_semantic_folder
-from helpers import ROOT
 from PIL import Image
 from safetensors.torch import load_file
+
+from folders import write_panoptic_folder, write_semantic_folder
+from helpers import ROOT
 
 TINY = [
     *("--backbone", "resnet18", "--backbone_weights", "null", "--feature_size", "32", "--mask_feature_size", "16"),
     *("--hidden_size", "32", "--intermediate_size", "32", "--decoder_layers", "2", "--max_minutes", "null"),
-    *("--batch_size", "2", "--validation_scenes", "3", "--train_scenes", "8", "--log_steps", "1", "--warmup_steps", "2"),
+    *(
+        "--batch_size",
+        "2",
+        "--validation_scenes",
+        "3",
+        "--train_scenes",
+        "8",
+        "--log_steps",
+        "1",
+        "--warmup_steps",
+        "2",
+    ),
 ]
 
 

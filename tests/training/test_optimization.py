@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from helpers import fixture
 
+from helpers import fixture
 from maskformer.recipes.arguments import TrainingArguments
 from maskformer.training.optimization import build_optimizer, learning_rate_factor, set_learning_rate
 
