@@ -16,8 +16,9 @@ CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 # Tests read nothing from the network; each worker computes on one core.
 PYTEST = HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -n $(WORKERS)
 
-# accelerate gives a CPU process a single thread unless it is told otherwise.
-LAUNCH = "$(BIN)/python" -m accelerate.commands.launch --num_processes 1 --num_machines 1 --mixed_precision no \
+# accelerate gives a CPU process a single thread unless it is told otherwise. Threads that wait shall sleep: on a machine
+# that others use too, they would take the cores from those that work.
+LAUNCH = OMP_WAIT_POLICY=passive "$(BIN)/python" -m accelerate.commands.launch --num_processes 1 --num_machines 1 --mixed_precision no \
 	--dynamo_backend no --num_cpu_threads_per_process $(CORES)
 
 .PHONY: help demo test test-parity test-slow lint format bench clean

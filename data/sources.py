@@ -16,6 +16,8 @@ def load_source(arguments: DataArguments, split: str) -> Source:
 
     Raises `ValueError` where the source is not known, has no path, or cannot be read.
     """
+    if arguments.source not in SOURCES:
+        raise ValueError(f"the source {arguments.source!r} is not known; known are {', '.join(SOURCES)}")
     if arguments.source == "shapes":
         count = arguments.train_scenes if split == "train" else arguments.validation_scenes
         return Source(load_shapes(split, count, arguments.scene_size), SHAPES_LABELS, decode_rendered)
@@ -24,9 +26,7 @@ def load_source(arguments: DataArguments, split: str) -> Source:
         raise ValueError(f"the source {arguments.source!r} needs --{split}_path: the folder of its {split} split")
     if arguments.source == "panoptic_folder":
         return load_panoptic_folder(path)
-    if arguments.source == "semantic_folder":
-        return load_semantic_folder(path, arguments.ignore_index, arguments.reduce_labels)
-    raise ValueError(f"the source {arguments.source!r} is not known; known are {', '.join(SOURCES)}")
+    return load_semantic_folder(path, arguments.ignore_index, arguments.reduce_labels)
 
 
 def decode_rendered(row: Example) -> Example:

@@ -1,6 +1,7 @@
-"""Configuration of MaskFormer (arXiv 2107.06278)."""
+"""Configuration of MaskFormer (arXiv 2107.06278).
 
-from __future__ import annotations
+Types are checked when a configuration is made; that needs annotations that are types, not text (`from __future__`).
+"""
 
 from typing import Any
 

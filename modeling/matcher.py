@@ -33,7 +33,8 @@ def matching_cost(
     `masks` bool (n, H, W), which are resized to h x w (nearest); `weights` of class, focal and dice cost.
     """
     size = mask_logits.shape[-2:]
-    targets = F.interpolate(masks[None].to(torch.uint8), size=size, mode="nearest")[0]  # (n, h, w)
+    # Masks as a batch of one channel each, which may be empty; channels may not.
+    targets = F.interpolate(masks[:, None].to(torch.uint8), size=size, mode="nearest")  # (n, 1, h, w)
     targets = targets.flatten(1).to(mask_logits.dtype)  # (n, h * w)
     if_one, if_zero, probability = focal_terms(mask_logits.flatten(1))  # (Q, h * w)
     class_weight, mask_weight, dice_weight = weights

@@ -1,6 +1,7 @@
-"""The sections of a recipe: what can be set, and what it is if nobody does."""
+"""The sections of a recipe: what can be set, and what it is if nobody does.
 
-from __future__ import annotations
+Types are checked when a section is made; that needs annotations that are types, not text (`from __future__`).
+"""
 
 from dataclasses import dataclass, field
 
@@ -8,9 +9,18 @@ from huggingface_hub.dataclasses import strict
 
 from maskformer.data.augmentation import Augmentation
 
+METRICS = ("pq", "pq_things", "pq_stuff", "mean_iou")
+
+
+def at_least_one(section, *names: str) -> None:
+    """Raises `ValueError` for a count below 1."""
+    for name in names:
+        if getattr(section, name) < 1:
+            raise ValueError(f"{name} must be at least 1, not {getattr(section, name)}")
+
 
 @strict
-@dataclass(frozen=True)
+@dataclass
 class DataArguments:
     """Where images and labels come from, and how training images are augmented.
 
@@ -56,7 +66,7 @@ class DataArguments:
 
 
 @strict
-@dataclass(frozen=True)
+@dataclass
 class TrainingArguments:
     """The optimisation (section 4.1) and the run.
 
@@ -97,9 +107,13 @@ class TrainingArguments:
     dataloader_workers: int = 2
     seed: int = 0
 
+    def validate_counts(self):
+        """Refuses counts below 1."""
+        at_least_one(self, "max_steps", "batch_size", "eval_steps", "save_steps", "log_steps")
+
 
 @strict
-@dataclass(frozen=True)
+@dataclass
 class EvaluationArguments:
     """The test protocol.
 
@@ -116,3 +130,9 @@ class EvaluationArguments:
     mask_threshold: float | int = 0.5
     overlap_mask_area_threshold: float | int = 0.8
     best_metric: str = "pq"
+
+    def validate_protocol(self):
+        """Refuses metrics that do not exist and batches of nothing."""
+        at_least_one(self, "eval_batch_size")
+        if self.best_metric not in METRICS:
+            raise ValueError(f"best_metric must be one of {', '.join(METRICS)}, not {self.best_metric!r}")

@@ -41,7 +41,8 @@ def swins():
             name = name.replace("attention.q_proj", "attn.qkv")
         for their_part, our_part in NAMES.items():
             name = name.replace(their_part, our_part)
-        if ".attention." not in name:  # keys and values, joined with the queries
+        # Keys and values are joined with the queries; the norm of a classifier is not part of the features.
+        if ".attention." not in name and not name.startswith("swin.layernorm"):
             renamed[name] = value
     config = MaskFormerUniversalConfig(backbone="swin_tiny_patch4_window7_224")
     config._attn_implementation = "sdpa"

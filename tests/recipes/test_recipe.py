@@ -69,7 +69,10 @@ def test_unknown_names_are_answered_with_the_nearest():
     [
         ("modle: {}", "no section 'modle'"),
         ("training: {max_step: 3}", "section 'training' has no 'max_step'; did you mean 'max_steps'"),
-        ("training: {max_steps: many}", "max_steps"),
+        ("training: {max_steps: many}", "'max_steps' expected int, got str"),
+        ("training: {batch_size: 0}", "batch_size must be at least 1, not 0"),
+        ("evaluation: {best_metric: pg}", "best_metric must be one of pq, "),
+        ("model: {num_queries: many}", "'num_queries' expected int, got str"),
         ("model: {hidden_size: 33}", "hidden_size must be a multiple of 32"),
         ("- a", "a recipe is a mapping"),
         ("a: [", "not valid YAML"),
