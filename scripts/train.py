@@ -173,6 +173,7 @@ def train(accelerator, recorder, recipe, model, examples, state: dict | None) ->
         losses = train_step(accelerator, model, optimizer, batch, training.clip_norm)
         sums = {name: sums.get(name, 0) + value for name, value in losses.items()}
         done = step + 1
+        bar.total = max(done, min(training.max_steps, round(step / progress))) if progress else training.max_steps
         bar.update()
         if done - logged >= training.log_steps:
             means = {name: float(value) / (done - logged) for name, value in sums.items()}
