@@ -21,7 +21,7 @@ from maskformer.image_processing.image_processing_maskformer import (
     MaskFormerUniversalImageProcessor,
     MaskFormerUniversalImageProcessorPil,
 )
-from maskformer.modeling.configuration_maskformer import MaskFormerUniversalConfig
+from maskformer.modeling.configuration_maskformer import MaskFormerUniversalConfig, PerPixelBaselineConfig
 from maskformer.modeling.modeling_maskformer import MaskFormerForUniversalSegmentation, MaskFormerUniversalModel
 
 __version__ = "0.1.0"
@@ -38,6 +38,7 @@ __all__ = [
     "MaskFormerUniversalImageProcessor",
     "MaskFormerUniversalImageProcessorPil",
     "MaskFormerUniversalModel",
+    "PerPixelBaselineConfig",
     *LAZY,
 ]
 
