@@ -17,8 +17,7 @@ from maskformer.modeling.configuration_maskformer import PerPixelBaselineConfig
 from maskformer.modeling.modeling_maskformer import MaskFormerForUniversalSegmentation
 from maskformer.modeling.modeling_per_pixel_baseline import PerPixelBaselineForSemanticSegmentation
 from maskformer.modeling.swin import NAME as SWIN_NAME
-from maskformer.modeling.swin import VARIANTS as SWIN_VARIANTS
-from maskformer.modeling.swin import relative_position_index
+from maskformer.modeling.swin import architecture, relative_position_index
 
 OUR_BACKBONE = "model.pixel_level_module.backbone."
 OUR_PIXEL_DECODER = "model.pixel_level_module.pixel_decoder."
@@ -41,15 +40,15 @@ def module_names(config: PreTrainedConfig) -> dict[str, str]:
 
 def backbone_names(config: PreTrainedConfig) -> dict[str, str]:
     """Names of the backbone's modules: detectron2's ResNets to timm's, Swin's to themselves."""
-    name = config.backbone
+    name, changes = config.backbone, dict(config.backbone_kwargs or {})
     if name in RESNET_DEPTHS:
-        names = resnet_names(RESNET_DEPTHS[name], deep_stem=name.endswith("s"))
+        names = resnet_names(changes.get("layers", RESNET_DEPTHS[name]), deep_stem=name.endswith("s"))
         return {f"backbone.{official}": f"{OUR_BACKBONE}model.{ours}" for official, ours in names.items()}
-    match = SWIN_NAME.fullmatch(name)
-    if match is None:
+    if not SWIN_NAME.fullmatch(name):
         raise ValueError(f"the official code has no backbone {name!r}; it has {', '.join(RESNET_DEPTHS)} and swin_*")
     modules = ["patch_embed.proj", "patch_embed.norm", *(f"norm{stage}" for stage in range(4))]
-    for stage, depth in enumerate(SWIN_VARIANTS[match[1]][1]):
+    changes.pop("drop_path_rate", None)
+    for stage, depth in enumerate(architecture(name, **changes)[1]):
         for block in range(depth):
             parts = ("norm1", "attn", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
             modules += [f"layers.{stage}.blocks.{block}.{part}" for part in parts]

@@ -12,14 +12,14 @@ def sine_positions(height: int, width: int, channels: int, device: torch.device,
 
     Rows and columns are counted from 1 and divided by their number, so that the whole canvas spans 2 pi, padding
     included. The first half of the channels encodes the row, the second the column, sine and cosine in turn.
-    Always computed in float32 (arXiv 2005.12872, appendix A.4).
+    Computed in float32, or in float64 where that is asked for (arXiv 2005.12872, appendix A.4).
     """
-    half = channels // 2
-    frequencies = torch.arange(half, dtype=torch.float32, device=device)
+    half, precision = channels // 2, torch.promote_types(dtype, torch.float32)
+    frequencies = torch.arange(half, dtype=precision, device=device)
     frequencies = 10000 ** (2 * (frequencies // 2) / half)  # (C/2,), in pairs
 
     def encode(length: int) -> torch.Tensor:
-        position = torch.arange(1, length + 1, dtype=torch.float32, device=device)
+        position = torch.arange(1, length + 1, dtype=precision, device=device)
         angle = (position / (length + 1e-6) * (2 * math.pi))[:, None] / frequencies  # (length, C/2)
         return torch.stack((angle[:, 0::2].sin(), angle[:, 1::2].cos()), dim=2).flatten(1)  # (length, C/2)
 

@@ -9,6 +9,7 @@ Shapes: B images, C channels, H x W tokens of the stage, w the window's side, n 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import torch
 from timm.layers import DropPath
@@ -27,6 +28,29 @@ VARIANTS = {
     "large": (192, (2, 2, 18, 2), (6, 12, 24, 48)),
 }
 NAME = re.compile(r"swin_(tiny|small|base|large)_patch4_window(\d+)_\d+(\..+)?")
+
+
+def architecture(
+    name: str,
+    embed_dim: int | None = None,
+    depths: Sequence[int] | None = None,
+    num_heads: Sequence[int] | None = None,
+    window_size: int | None = None,
+) -> tuple[int, tuple[int, ...], tuple[int, ...], int]:
+    """Channels of the first stage, blocks and heads of each stage, and the window, of timm's `name`; arguments, by
+    timm's names, replace them.
+
+    Raises `ValueError` for a name that is not known, and unless there are four stages.
+    """
+    match = NAME.fullmatch(name)
+    if match is None:
+        known = ", ".join(f"swin_{size}_patch4_window7_224" for size in VARIANTS)
+        raise ValueError(f"backbone {name!r} is not a Swin Transformer that is known here; known are {known}, ...")
+    named = VARIANTS[match[1]]
+    depths, num_heads = tuple(depths or named[1]), tuple(num_heads or named[2])
+    if len(depths) != 4 or len(num_heads) != 4:
+        raise ValueError(f"depths {depths} and num_heads {num_heads} must have one number for each of the four stages")
+    return embed_dim or named[0], depths, num_heads, window_size or int(match[2])
 
 
 def relative_position_index(window: int) -> torch.Tensor:
@@ -167,17 +191,13 @@ class Stage(nn.Module):
 class SwinBackbone(nn.Module):
     """Swin Transformer that returns the normed maps of its four stages.
 
-    `name` is timm's (`swin_base_patch4_window12_384`); `drop_path_rate` is the stochastic depth of the last block.
+    `name` is timm's (`swin_base_patch4_window12_384`); `drop_path_rate` is the stochastic depth of the last block;
+    `changes` are what else differs from the named model (see `architecture`).
     """
 
-    def __init__(self, config: PreTrainedConfig, name: str, drop_path_rate: float = 0.0):
+    def __init__(self, config: PreTrainedConfig, name: str, drop_path_rate: float = 0.0, **changes):
         super().__init__()
-        match = NAME.fullmatch(name)
-        if match is None:
-            known = ", ".join(f"swin_{size}_patch4_window7_224" for size in VARIANTS)
-            raise ValueError(f"backbone {name!r} is not a Swin Transformer that is known here; known are {known}, ...")
-        width, depths, heads = VARIANTS[match[1]]
-        window = int(match[2])
+        width, depths, heads, window = architecture(name, **changes)
         self.channels = [width * 2**stage for stage in range(4)]
         rates = [drop_path_rate * index / (sum(depths) - 1) for index in range(sum(depths))]
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, width, 4, stride=4), "norm": nn.LayerNorm(width)})
