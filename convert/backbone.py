@@ -1,80 +1,131 @@
-"""Pre-trained weights for a backbone, from a file."""
+"""Pre-trained weights for a backbone, in the layouts that they are published in.
+
+ResNets: timm's names (torchvision's are the same) and detectron2's. Swin: the original names, which are ours, and
+timm's. Other timm models: timm's names, or any names in timm's order.
+"""
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import timm
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import save_file
+from torch import nn
 
+from maskformer.convert.official import RESNET_DEPTHS, describe, resnet_names
+from maskformer.convert.weights import find_weights, read_weights
 from maskformer.modeling.backbone import TimmBackbone
+from maskformer.modeling.swin import SwinBackbone
+
+# What a backbone has no use for: classifiers, the norm before them, and buffers that are computed.
+CLASSIFIERS = re.compile(r"(stem\.)?(fc|linear|head|head\.fc|norm)\.(weight|bias)")
+BUFFERS = re.compile(r".*\.(num_batches_tracked|attn_mask|relative_position_index)")
+# The norms of Swin's four maps: ImageNet models lack them, the official training starts them anew.
+OUTPUT_NORMS = re.compile(r"norm[0-3]\.(weight|bias)")
+TIMM_MERGING = re.compile(r"layers\.([1-3])\.downsample\.")
 
 
 def load_backbone_weights(model, path: str) -> None:
-    """Fills the backbone of `model` from `path`, a `.safetensors` or `.pth` file with the weights of its timm model.
+    """Fills the backbone of `model` with the weights that `path` names.
 
-    `package:NAME/PATH` is the file PATH inside the installed package NAME. Entries may have timm's names, or others if
-    all stand in timm's order and have its shapes; those of the classifier are left out.
+    `path` is a file (detectron2's `.pkl`, `.pth` of torchvision, timm or Swin, safetensors), `package:NAME/PATH` inside
+    an installed package, or `timm/NAME` on the Hub. Classifiers are left out; nothing is resized.
 
-    Raises `ValueError` where the file is missing, cannot be read, or does not hold this backbone.
+    Raises `ValueError`, naming what does not fit, where the file cannot be read or does not hold this backbone; the
+    model is unchanged then.
     """
     backbone = model.model.pixel_level_module.backbone
-    if not isinstance(backbone, TimmBackbone):
-        raise ValueError(f"weights can be loaded into timm's backbones only, not into {model.config.backbone!r}")
-    given = drop_counters(read_tensors(resolve_path(path)))
-    wanted = drop_counters(backbone.model.state_dict())
-    if not set(wanted) <= set(given):
-        given = rename_by_order(given, model.config.backbone, path)
-    problems = [
-        f"{name} is missing" if name not in given else f"{name} is {tuple(given[name].shape)}, not {tuple(value.shape)}"
-        for name, value in wanted.items()
-        if name not in given or given[name].shape != value.shape
-    ]
-    if problems:
-        raise ValueError(f"{path}: these are not the weights of {model.config.backbone!r}: {problems[0]}")
-    with torch.no_grad():
-        for name, value in wanted.items():
-            value.copy_(given[name])
-
-
-def drop_counters(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """`state` without batch norm's step counters, which frozen ones lack."""
-    return {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
-
-
-def rename_by_order(given: dict[str, torch.Tensor], name: str, path: str) -> dict[str, torch.Tensor]:
-    """`given` under the names of the whole timm model, whose order and shapes it must have."""
-    with torch.device("meta"):
-        whole = drop_counters(timm.create_model(name, pretrained=False).state_dict())
-    if [value.shape for value in whole.values()] != [value.shape for value in given.values()]:
-        raise ValueError(f"{path}: neither the names nor the shapes are those of {name!r}")
-    return dict(zip(whole, given.values(), strict=True))
-
-
-def resolve_path(path: str) -> Path:
-    """The file that `path` names."""
-    if not path.startswith("package:"):
-        return Path(path)
-    package, _, inside = path.removeprefix("package:").partition("/")
-    spec = importlib.util.find_spec(package)
-    if spec is None:
-        raise ValueError(f'{path}: the package {package!r} is not installed; pip install ".[demo]" brings the demo\'s')
-    return Path(spec.submodule_search_locations[0]) / inside
-
-
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors in a file, whose pickle may hold tensors and plain containers only."""
-    if not path.is_file():
-        raise ValueError(f"{path}: there is no such file of weights")
     try:
-        content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(f"{path}: not a readable file of weights ({str(error).splitlines()[0]})") from error
-    for key in ("model", "state_dict"):
-        content = content.get(key, content) if isinstance(content, dict) else content
-    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise ValueError(f"{path}: a file of weights maps names to tensors")
-    return content
+        found = match_names(backbone, model.config, without_buffers(read_weights(find_weights(path))))
+    except ValueError as error:
+        message = str(error) if str(error).startswith(path) else f"{path}: {error}"
+        raise ValueError(message) from error
+    with torch.no_grad():
+        for name, value in backbone_state(backbone).items():
+            if name in found:
+                value.copy_(found[name])
+
+
+def save_backbone_weights(model, path: Path) -> None:
+    """Writes the backbone of `model` as safetensors, under the names that `load_backbone_weights` reads."""
+    state = backbone_state(model.model.pixel_level_module.backbone)
+    save_file({name: value.contiguous() for name, value in state.items()}, path, {"format": "pt"})
+
+
+def backbone_state(backbone: nn.Module) -> dict[str, torch.Tensor]:
+    """The weights of `backbone`, without computed buffers: ResNets and others by timm's names, Swin by its own."""
+    module = backbone.model if isinstance(backbone, TimmBackbone) else backbone
+    return without_buffers(module.state_dict())
+
+
+def without_buffers(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """`state` without buffers that are computed."""
+    return {key: value for key, value in state.items() if not BUFFERS.fullmatch(key)}
+
+
+def match_names(backbone: nn.Module, config, given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """`given` under the names of `backbone_state`, whichever layout it is in.
+
+    Raises `ValueError` where it does not fit, by the layout that comes nearest.
+    """
+    wanted, optional = backbone_state(backbone), None
+    if isinstance(backbone, SwinBackbone):
+        candidates, optional = [given, from_timm_swin(given)], OUTPUT_NORMS
+    else:
+        with torch.device("meta"):
+            whole = without_buffers(timm.create_model(config.backbone, pretrained=False).state_dict())
+        candidates = [from_whole_timm(given, wanted, whole)]
+        if config.backbone in RESNET_DEPTHS:
+            candidates.append(from_detectron2(given, config))
+        if [value.shape for value in given.values()] == [value.shape for value in whole.values()]:
+            candidates.append(from_whole_timm(dict(zip(whole, given.values(), strict=True)), wanted, whole))
+    problems = [problems_of(candidate, wanted, optional) for candidate in candidates]
+    best = min(range(len(candidates)), key=lambda index: len(problems[index]))
+    if problems[best]:
+        raise ValueError(f"these are not the weights of {config.backbone!r}: {describe(problems[best])}")
+    return candidates[best]
+
+
+def problems_of(given: Mapping, wanted: Mapping, optional: re.Pattern | None) -> list[str]:
+    """What is missing in `given`, left over, or of another shape."""
+    missing = [f"{key} is missing" for key in wanted if key not in given and not (optional and optional.fullmatch(key))]
+    left_over = [f"{key} is left over" for key in given if key not in wanted and not CLASSIFIERS.fullmatch(key)]
+    shapes = [
+        f"{key} is {tuple(given[key].shape)}, not {tuple(value.shape)}"
+        for key, value in wanted.items()
+        if key in given and given[key].shape != value.shape
+    ]
+    return missing + left_over + shapes
+
+
+def from_detectron2(given: dict[str, torch.Tensor], config) -> dict[str, torch.Tensor]:
+    """A ResNet's weights under timm's names instead of detectron2's."""
+    depths = (config.backbone_kwargs or {}).get("layers", RESNET_DEPTHS[config.backbone])
+    names = resnet_names(depths, deep_stem=config.backbone.endswith("s"))
+    renamed = {}
+    for key, value in given.items():
+        module, _, leaf = key.rpartition(".")
+        renamed[f"{names[module]}.{leaf}" if module in names else key] = value
+    return renamed
+
+
+def from_timm_swin(given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A Swin's weights under the original names: timm counts the merging of patches to the stage after it."""
+    return {
+        TIMM_MERGING.sub(lambda match: f"layers.{int(match[1]) - 1}.downsample.", key): value
+        for key, value in given.items()
+    }
+
+
+def from_whole_timm(given: dict[str, torch.Tensor], wanted: Iterable[str], whole: Iterable[str]) -> dict:
+    """A whole timm model's weights under the names of its `features_only` form, in which some dots are underscores.
+
+    What only the whole model has (classifier, last convolution, pooling) is left out.
+    """
+    wanted = set(wanted)
+    flat = {key.removeprefix("model.").replace(".", "_"): key for key in wanted}
+    renamed = {flat.get(key.replace(".", "_"), key): value for key, value in given.items()}
+    return {key: value for key, value in renamed.items() if key in wanted or key not in whole}
