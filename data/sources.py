@@ -18,8 +18,8 @@ def load_source(arguments: DataArguments, split: str) -> Source:
     """
     if arguments.source not in SOURCES:
         raise ValueError(
-            f"the source {arguments.source!r} is not known; known are {', '.join(SOURCES)}. The paper's datasets have no"
-            " readers of their own yet: --source panoptic_folder and semantic_folder read folders of images and labels"
+            f"the source {arguments.source!r} is not known; known are {', '.join(SOURCES)}. The paper's datasets"
+            " have no readers of their own yet: --source panoptic_folder or semantic_folder read folders"
         )
     if arguments.source == "shapes":
         count = arguments.train_scenes if split == "train" else arguments.validation_scenes
