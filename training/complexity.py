@@ -15,8 +15,8 @@ from transformers import PreTrainedConfig
 from maskformer import MaskFormerForUniversalSegmentation, PerPixelBaselineForSemanticSegmentation
 from maskformer.recipes import Recipe
 
-# Operations for each element: of what a normalisation gets (a batch norm of fixed statistics only scales and shifts), and
-# of what resizing gives.
+# Operations for each element: of what a normalisation gets (a batch norm of fixed statistics only scales and shifts),
+# and of what resizing gives.
 NORMALIZATIONS = {
     nn.LayerNorm: 5,
     nn.GroupNorm: 5,
