@@ -46,9 +46,8 @@ format: $(READY)  ## apply them
 	"$(BIN)/ruff" check --fix .
 	"$(BIN)/ruff" format .
 
-bench: $(READY)  ## time the network and what surrounds it
-	@test -f scripts/benchmark.py || { echo "This version has no scripts/benchmark.py." >&2; exit 1; }
-	"$(BIN)/python" scripts/benchmark.py
+bench: $(READY)  ## parameters and multiply-adds of every recipe, beside the paper's
+	"$(BIN)/python" scripts/benchmark.py complexity
 
 clean:  ## remove caches and builds; the environment and outputs/ stay
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache

@@ -29,7 +29,7 @@ setup(
     python_requires=">=3.10",
     packages=list(PARTS),
     package_dir=PARTS,
-    package_data={"maskformer.recipes": ["*/*.yaml"]},
+    package_data={"maskformer.recipes": ["*/*.yaml"], "maskformer.data": ["label_sets/*.json"]},
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent / "label_sets"
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,21 @@ class LabelSet:
     def contiguous_ids(self) -> dict[int, int]:
         """Source id to contiguous id."""
         return {source: index for index, source in enumerate(self.source_ids)}
+
+
+def load_label_set(name: str) -> LabelSet:
+    """The label set `name` of a benchmark, such as `ade20k-150`; `source_ids` are those of its annotation files.
+
+    Names, flags and colours are the official ones. Labels without an official colour get a distinct one, and those of
+    which it is not known whether they are things (ADE20K-Full) count as stuff, as all do in semantic segmentation.
+    ADE20K's files count from 1, its label set from 0: see `reduce_labels`.
+    Raises `ValueError`, with the names that exist, where there is no such label set.
+    """
+    names = sorted(path.stem for path in FOLDER.glob("*.json"))
+    if name not in names:
+        raise ValueError(f"there is no label set {name!r}; there are {', '.join(names)}")
+    path = FOLDER / f"{name}.json"
+    return LabelSet.from_categories(json.loads(path.read_text(encoding="utf-8")), where=str(path))
 
 
 def distinct_color(index: int) -> tuple[int, int, int]:

@@ -17,7 +17,10 @@ def load_source(arguments: DataArguments, split: str) -> Source:
     Raises `ValueError` where the source is not known, has no path, or cannot be read.
     """
     if arguments.source not in SOURCES:
-        raise ValueError(f"the source {arguments.source!r} is not known; known are {', '.join(SOURCES)}")
+        raise ValueError(
+            f"the source {arguments.source!r} is not known; known are {', '.join(SOURCES)}. The paper's datasets"
+            " have no readers of their own yet: --source panoptic_folder or semantic_folder read folders"
+        )
     if arguments.source == "shapes":
         count = arguments.train_scenes if split == "train" else arguments.validation_scenes
         return Source(load_shapes(split, count, arguments.scene_size), SHAPES_LABELS, decode_rendered)

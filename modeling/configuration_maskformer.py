@@ -33,6 +33,7 @@ class SegmentationNetworkConfig(PreTrainedConfig):
         dropout: of its attention weights, feed-forward layers and residuals.
         pre_norm: normalise before each sublayer instead of after it.
         deep_supervision: every decoder layer predicts and is supervised, not only the last.
+        label_colors: RGB colour of each label (0 to 255), for pictures.
     """
 
     backbone: str = "resnet50"
@@ -49,6 +50,7 @@ class SegmentationNetworkConfig(PreTrainedConfig):
     dropout: float | int = 0.1
     pre_norm: bool = False
     deep_supervision: bool = True
+    label_colors: list[list[int]] | None = None
 
     def validate_architecture(self):
         """Refuses combinations that no network can be built from."""

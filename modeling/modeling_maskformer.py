@@ -127,6 +127,11 @@ class MaskFormerUniversalPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module):
         initialize(module)
 
+    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False):
+        # For code outside of transformers it would skip modules without parameters of their own (attention, decoder),
+        # lest they overwrite loaded ones; `initialize` leaves those alone anyway.
+        super()._initialize_weights(module, is_custom_code=False)
+
 
 class MaskFormerUniversalModel(MaskFormerUniversalPreTrainedModel):
     """The network of Figure 2 up to its embeddings: pixel-level module and transformer module."""

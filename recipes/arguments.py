@@ -25,17 +25,20 @@ class DataArguments:
     """Where images and labels come from, and how training images are augmented.
 
     Args:
-        source: `shapes` (generated scenes), `panoptic_folder` (COCO format) or `semantic_folder` (images and labels).
+        source: `shapes` (generated scenes), `panoptic_folder` (COCO format), `semantic_folder` (images and labels), or
+            the dataset of the paper that a recipe is about.
         train_path: folder of the training split.
         validation_path: folder of the validation split.
         train_scenes: number of training scenes, for `shapes`.
         validation_scenes: number of validation scenes, for `shapes`.
         scene_size: their sides in pixels.
-        ignore_index: value of void pixels, for `semantic_folder`.
+        ignore_index: value of void pixels in label files, and in the labels of a per-pixel model.
         reduce_labels: the label files count from 1 and 0 is void, for `semantic_folder`.
         shortest_edges: sizes in pixels that the shortest edge of a training image is resized to, one at random.
         longest_edge: bound of the longest edge after that.
-        crop_size: height and width of a random crop.
+        crop_size: height and width of a random crop; smaller images are padded to it.
+        detr_crop: shortest and longest side of DETR's random crop, which half of the images get before they are resized
+            (the official values of COCO panoptic; not implemented yet).
         single_category_max_area: share of a crop that one label may cover.
         color_jitter: SSD's colour jitter.
         horizontal_flip: with probability a half.
@@ -54,6 +57,7 @@ class DataArguments:
     shortest_edges: list[int] = field(default_factory=list)
     longest_edge: int = 4096
     crop_size: list[int] | None = None
+    detr_crop: list[int] | None = None
     single_category_max_area: float | int = 1.0
     color_jitter: bool = False
     horizontal_flip: bool = True
@@ -61,7 +65,9 @@ class DataArguments:
     rotate: bool = False
 
     def build_augmentation(self) -> Augmentation:
-        """The training augmentation these arguments describe."""
+        """The training augmentation these arguments describe; raises `ValueError` where it is not implemented yet."""
+        if self.detr_crop:
+            raise ValueError("DETR's crop is not implemented yet; --detr_crop null trains without it")
         return Augmentation(**{name: getattr(self, name) for name in Augmentation.__dataclass_fields__})
 
 
@@ -75,13 +81,15 @@ class TrainingArguments:
         max_steps: number of steps.
         max_minutes: the run ends after these minutes, if not earlier; the learning rate follows whatever is nearer to
             its end.
-        batch_size: images a process and step.
+        batch_size: images a step, those of all processes together.
         learning_rate: at its peak.
         backbone_multiplier: factor of the backbone's learning rate.
         weight_decay: of AdamW; normalisations, embeddings and relative position biases have none.
         warmup_steps: steps of linear warm-up.
         warmup_factor: share of the learning rate that it starts from.
         poly_power: power of the polynomial decay to zero.
+        decay_steps: the rate is multiplied by `decay_factor` at each of these steps instead of decaying polynomially.
+        decay_factor: that factor.
         clip_norm: largest norm of the whole gradient.
         eval_steps: steps between evaluations; there is one at the end in any case.
         save_steps: steps between checkpoints.
@@ -100,6 +108,8 @@ class TrainingArguments:
     warmup_steps: int = 0
     warmup_factor: float | int = 1.0
     poly_power: float | int = 0.9
+    decay_steps: list[int] = field(default_factory=list)
+    decay_factor: float | int = 0.1
     clip_norm: float | int = 0.01
     eval_steps: int = 5000
     save_steps: int = 5000
@@ -122,17 +132,28 @@ class EvaluationArguments:
         threshold: class probability above which a query becomes a panoptic segment.
         mask_threshold: mask probability above which a pixel counts to the original area of a segment.
         overlap_mask_area_threshold: share of that area that must be left for a segment to stay.
+        panoptic_method: `maskformer`, or `detr` for DETR's panoptic post-processing.
         best_metric: the metric by which the best checkpoint is chosen, `pq`, `pq_things`, `pq_stuff` or `mean_iou`.
+        tta_shortest_edges: sizes in pixels of test-time augmentation. These three record the official protocol of the
+            columns "ms" (multi scale); nothing reads them yet.
+        tta_longest_edge: bound of the longest edge after that.
+        tta_flip: every size once more, flipped horizontally.
     """
 
     eval_batch_size: int = 1
     threshold: float | int = 0.8
     mask_threshold: float | int = 0.5
     overlap_mask_area_threshold: float | int = 0.8
+    panoptic_method: str = "maskformer"
     best_metric: str = "pq"
+    tta_shortest_edges: list[int] = field(default_factory=list)
+    tta_longest_edge: int = 4096
+    tta_flip: bool = True
 
     def validate_protocol(self):
-        """Refuses metrics that do not exist and batches of nothing."""
+        """Refuses metrics and methods that do not exist and batches of nothing."""
         at_least_one(self, "eval_batch_size")
+        if self.panoptic_method not in ("maskformer", "detr"):
+            raise ValueError(f"panoptic_method must be maskformer or detr, not {self.panoptic_method!r}")
         if self.best_metric not in METRICS:
             raise ValueError(f"best_metric must be one of {', '.join(METRICS)}, not {self.best_metric!r}")

@@ -10,50 +10,86 @@ from typing import Any
 
 import yaml
 
-from maskformer.data.label_set import LabelSet
-from maskformer.image_processing.image_processing_maskformer import MaskFormerUniversalImageProcessorPil
-from maskformer.modeling.configuration_maskformer import MaskFormerUniversalConfig
+from maskformer.data.label_set import LabelSet, load_label_set
+from maskformer.image_processing.image_processing_maskformer import (
+    MaskFormerUniversalImageProcessorPil,
+    PerPixelBaselineImageProcessorPil,
+)
+from maskformer.modeling.configuration_maskformer import MaskFormerUniversalConfig, PerPixelBaselineConfig
 from maskformer.recipes.arguments import DataArguments, EvaluationArguments, TrainingArguments
 
 FOLDER = Path(__file__).resolve().parent
 SECTIONS = {"data": DataArguments, "training": TrainingArguments, "evaluation": EvaluationArguments}
+# Each kind of model, with the image processor that resizes as the official pipeline does.
+MODELS = {
+    MaskFormerUniversalConfig.model_type: (MaskFormerUniversalConfig, MaskFormerUniversalImageProcessorPil),
+    PerPixelBaselineConfig.model_type: (PerPixelBaselineConfig, PerPixelBaselineImageProcessorPil),
+}
 SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """One resolved recipe; `model` and `image_processor` hold what differs from the defaults of those classes."""
+    """One resolved recipe; `model` and `image_processor` hold what differs from the defaults of those classes.
+
+    `labels` names the label set of its dataset, where it has one. `published` holds the paper's numbers: `miou_ss` and
+    `miou_ms` (single scale; multi scale and flip), `pq`, `pq_th`, `pq_st`, `sq`, `rq` in percent, `params` in millions,
+    `flops` in 1e9 multiply-adds, `fps`.
+    """
 
     name: str
+    labels: str | None
+    published: dict[str, float]
+    model_type: str
     model: dict[str, Any]
     image_processor: dict[str, Any]
     data: DataArguments
     training: TrainingArguments
     evaluation: EvaluationArguments
 
-    def build_config(self, labels: LabelSet) -> MaskFormerUniversalConfig:
-        """The model's configuration for a label set."""
-        return MaskFormerUniversalConfig(**self.model, id2label=labels.id2label, label2id=labels.label2id)
+    def label_set(self) -> LabelSet:
+        """The label set of the recipe's dataset; raises `ValueError` where the recipe names none."""
+        if self.labels is None:
+            raise ValueError(f"recipe {self.name} names no label set; the labels of a dataset are needed")
+        return load_label_set(self.labels)
 
-    def build_image_processor(self, labels: LabelSet) -> MaskFormerUniversalImageProcessorPil:
-        """The image processor of training and test, which resizes as the official pipeline does."""
-        return MaskFormerUniversalImageProcessorPil(**self.image_processor, label_ids_to_fuse=labels.stuff_ids)
+    def build_config(self, labels: LabelSet | None = None) -> MaskFormerUniversalConfig | PerPixelBaselineConfig:
+        """The model's configuration, for the recipe's label set or another."""
+        labels = labels or self.label_set()
+        config_class, _ = MODELS[self.model_type]
+        values = dict(self.model)
+        if config_class is PerPixelBaselineConfig and self.data.ignore_index is not None:
+            values["ignore_index"] = self.data.ignore_index
+        colors = [list(color) for color in labels.colors]
+        return config_class(**values, id2label=labels.id2label, label2id=labels.label2id, label_colors=colors)
+
+    def build_image_processor(
+        self, labels: LabelSet | None = None
+    ) -> MaskFormerUniversalImageProcessorPil | PerPixelBaselineImageProcessorPil:
+        """The image processor of training and test, for the recipe's label set or another.
+
+        The recipe's own labels come with the value of void pixels in the dataset's files; other labels might use it.
+        """
+        ignore_index = self.data.ignore_index if labels is None else None
+        labels = labels or self.label_set()
+        _, processor_class = MODELS[self.model_type]
+        values = {"ignore_index": ignore_index, "label_ids_to_fuse": labels.stuff_ids, "num_labels": len(labels)}
+        return processor_class(**(values | self.image_processor))
 
     def override(self, values: dict[str, Any]) -> Recipe:
         """This recipe with single values replaced, whatever section they are in.
 
         Raises `ValueError` for a name that no section has, with the nearest one that exists, and for a wrong type.
         """
-        changes: dict[str, dict] = {}
+        content = self.sections()
         for name, value in values.items():
-            changes.setdefault(section_of(name), {})[name] = value
-        return make_recipe(
-            self.name, {section: content | changes.get(section, {}) for section, content in self.sections().items()}
-        )
+            content[section_of(name, self.model_type)][name] = value
+        return make_recipe(self.name, content)
 
-    def sections(self) -> dict[str, dict]:
+    def sections(self) -> dict[str, Any]:
         """The recipe as plain values."""
-        plain = {"model": dict(self.model), "image_processor": dict(self.image_processor)}
+        plain = {"labels": self.labels, "published": dict(self.published)}
+        plain |= {"model": {"model_type": self.model_type, **self.model}, "image_processor": dict(self.image_processor)}
         return plain | {section: dataclasses.asdict(getattr(self, section)) for section in SECTIONS}
 
     def save(self, path: str | Path) -> None:
@@ -61,17 +97,17 @@ class Recipe:
         Path(path).write_text(yaml.safe_dump(self.sections(), sort_keys=False), encoding="utf-8")
 
 
-def known_names() -> dict[str, list[str]]:
-    """The names that each section knows."""
+def known_names(model_type: str = MaskFormerUniversalConfig.model_type) -> dict[str, list[str]]:
+    """The names that each section knows, for a kind of model."""
+    config_class, processor_class = MODELS[model_type]
     names = {section: [field.name for field in dataclasses.fields(cls)] for section, cls in SECTIONS.items()}
-    config = [field.name for field in dataclasses.fields(MaskFormerUniversalConfig)]
-    processor = MaskFormerUniversalImageProcessorPil.valid_kwargs.__annotations__
-    return names | {"model": config, "image_processor": list(processor)}
+    config = ["model_type", *(field.name for field in dataclasses.fields(config_class))]
+    return names | {"model": config, "image_processor": list(processor_class.valid_kwargs.__annotations__)}
 
 
-def section_of(name: str) -> str:
+def section_of(name: str, model_type: str) -> str:
     """The first section that knows `name`."""
-    names = known_names()
+    names = known_names(model_type)
     for section, known in names.items():
         if name in known:
             return section
@@ -84,24 +120,32 @@ def make_recipe(name: str, content: dict[str, Any]) -> Recipe:
 
     Raises `ValueError` for sections or names that do not exist, naming the nearest, and for values of a wrong type.
     """
-    known = known_names()
+    content = resolve(content)
+    labels, published = content.pop("labels", None), content.pop("published", None) or {}
+    model = dict(content.get("model") or {})
+    model_type = model.pop("model_type", MaskFormerUniversalConfig.model_type)
+    if model_type not in MODELS:
+        raise ValueError(f"recipe {name}: there is no model_type {model_type!r}; there are {', '.join(MODELS)}")
+    known = known_names(model_type)
     for section, values in content.items():
         if section not in known:
-            raise ValueError(f"recipe {name}: there is no section {section!r}; there are {', '.join(known)}")
+            there = ", ".join(["labels", "published", *known])
+            raise ValueError(f"recipe {name}: there is no section {section!r}; there are {there}")
         for key in values or {}:
             if key not in known[section]:
                 near = difflib.get_close_matches(key, known[section], n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise ValueError(f"recipe {name}: section {section!r} has no {key!r}{hint}")
-    values = {section: resolve(content.get(section) or {}) for section in known}
     try:
-        arguments = {section: cls(**values[section]) for section, cls in SECTIONS.items()}
-        MaskFormerUniversalConfig(**values["model"])
+        arguments = {section: cls(**(content.get(section) or {})) for section, cls in SECTIONS.items()}
+        MODELS[model_type][0](**model)
+        if labels is not None:
+            load_label_set(labels)
     except (TypeError, ValueError) as error:
         raise ValueError(f"recipe {name}: {error}") from error
     except Exception as error:  # the strict dataclasses of huggingface_hub raise classes of their own
         raise ValueError(f"recipe {name}: {' '.join(str(error).split())}") from error
-    return Recipe(name, values["model"], values["image_processor"], **arguments)
+    return Recipe(name, labels, published, model_type, model, content.get("image_processor") or {}, **arguments)
 
 
 def resolve(value: Any) -> Any:

@@ -76,11 +76,14 @@ def segment(model, image_processor, image, task: str, threshold: float) -> tuple
     outputs = model(**inputs)
     size = [image.shape[:2]]
     names = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    colors = model.config.label_colors
+    if colors is not None and len(colors) != len(names):
+        colors = None  # the labels were replaced
     if task == "semantic":
         (labels,) = image_processor.post_process_semantic_segmentation(outputs, target_sizes=size)
         counts = torch.bincount(labels.flatten(), minlength=len(names)).tolist()
         segments = [{"label": names[i], "label_id": i, "area": area} for i, area in enumerate(counts) if area]
-        return {"segments": segments}, draw_semantic(image, labels, names)
+        return {"segments": segments}, draw_semantic(image, labels, names, colors)
     post_process = getattr(image_processor, f"post_process_{task}_segmentation")
     (answer,) = post_process(outputs, threshold=threshold, target_sizes=size)
     areas = torch.bincount(answer["segmentation"].flatten().long(), minlength=len(answer["segments_info"]) + 1).tolist()
@@ -88,7 +91,7 @@ def segment(model, image_processor, image, task: str, threshold: float) -> tuple
         {"id": info["id"], "label": names[info["label_id"]], **info, "area": areas[info["id"]]}
         for info in answer["segments_info"]
     ]
-    return {"segments": segments}, draw_segments(image, answer, names, labels=max(image.shape[:2]) >= 64)
+    return {"segments": segments}, draw_segments(image, answer, names, colors, labels=max(image.shape[:2]) >= 64)
 
 
 def write_answer(folder: Path, name: str, content: dict, picture) -> None:

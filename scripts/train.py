@@ -16,7 +16,7 @@ from accelerate.utils import broadcast_object_list
 from tqdm.auto import tqdm
 from transformers.utils.logging import disable_progress_bar
 
-from maskformer import MaskFormerForUniversalSegmentation
+from maskformer import MaskFormerForUniversalSegmentation, MaskFormerUniversalConfig
 from maskformer.convert import load_backbone_weights
 from maskformer.data.example import BadSample
 from maskformer.data.loading import TrainingExamples, training_batches
@@ -50,6 +50,14 @@ def parse_arguments():
     elif any((folder / product).exists() for product in PRODUCTS) and not arguments.overwrite_output_dir:
         parser.error(f"{folder} holds another run: choose another folder, --resume it or --overwrite_output_dir")
     return parser, arguments, recipe
+
+
+def check_support(recipe, num_processes: int) -> None:
+    """Raises `ValueError` for what a recipe can say but this script cannot do."""
+    if recipe.model_type != MaskFormerUniversalConfig.model_type:
+        raise ValueError(f"{recipe.name}: training a {recipe.model_type} model is not implemented yet")
+    if recipe.training.batch_size % num_processes:
+        raise ValueError(f"batch_size ({recipe.training.batch_size}) must be a multiple of {num_processes}, one each")
 
 
 def prepare_folder(folder: Path, recipe, resume: bool) -> None:
@@ -148,13 +156,12 @@ def train(accelerator, recorder, recipe, model, examples, state: dict | None) ->
     if state:
         optimizer.load_state_dict(state["optimizer"])
         recorder.best = state["best"]
-    images_a_step = training.batch_size * accelerator.num_processes
     loader = training_batches(
         examples,
         recorder.image_processor,
-        training.batch_size,
-        end=training.max_steps * images_a_step,
-        start=start * images_a_step,
+        training.batch_size // accelerator.num_processes,
+        end=training.max_steps * training.batch_size,
+        start=start * training.batch_size,
         seed=training.seed,
         workers=training.dataloader_workers,
     )
@@ -199,6 +206,7 @@ def main() -> None:
     torch.manual_seed(recipe.training.seed)
     folder = arguments.output_dir
     try:
+        check_support(recipe, accelerator.num_processes)
         source, validation = (load_source(recipe.data, split) for split in ("train", "validation"))
         examples = TrainingExamples(
             source, recipe.data.build_augmentation(), recipe.training.seed, arguments.on_bad_sample

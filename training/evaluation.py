@@ -68,6 +68,7 @@ def predictions(
             mask_threshold=arguments.mask_threshold,
             overlap_mask_area_threshold=arguments.overlap_mask_area_threshold,
             target_sizes=sizes,
+            method=arguments.panoptic_method,
         )
         semantic = image_processor.post_process_semantic_segmentation(outputs, target_sizes=sizes)
         yield from zip(batch, panoptic, semantic, strict=True)

@@ -36,8 +36,16 @@ def build_optimizer(model: nn.Module, arguments: TrainingArguments) -> torch.opt
 
 
 def learning_rate_factor(step: int, progress: float, arguments: TrainingArguments) -> float:
-    """Share of the peak learning rate at `step`, when the share `progress` (0 to 1) of the run is done."""
-    factor = (1.0 - min(progress, 1.0)) ** arguments.poly_power
+    """Share of the peak learning rate at `step`, when the share `progress` (0 to 1) of the run is done.
+
+    Where a budget of minutes ends the run earlier, decays come as much earlier.
+    """
+    if arguments.decay_steps:
+        factor = arguments.decay_factor ** sum(
+            progress >= decay / arguments.max_steps for decay in arguments.decay_steps
+        )
+    else:
+        factor = (1.0 - min(progress, 1.0)) ** arguments.poly_power
     if step < arguments.warmup_steps:
         share = step / arguments.warmup_steps
         factor *= arguments.warmup_factor * (1 - share) + share

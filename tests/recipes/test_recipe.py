@@ -5,11 +5,21 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
+from transformers import AutoConfig, AutoImageProcessor
 
-from maskformer import MaskFormerForUniversalSegmentation, MaskFormerUniversalConfig, list_recipes, load_recipe
+from maskformer import (
+    MaskFormerForUniversalSegmentation,
+    PerPixelBaselineForSemanticSegmentation,
+    list_recipes,
+    load_recipe,
+)
+from maskformer.data.label_set import load_label_set
 from maskformer.data.shapes import SHAPES_LABELS
+from maskformer.data.sources import load_source
 from maskformer.recipes.arguments import DataArguments, EvaluationArguments, TrainingArguments
 from maskformer.recipes.command_line import parse_overrides
+from maskformer.recipes.recipe import known_names
 
 
 @pytest.mark.parametrize("name", list_recipes())
@@ -17,14 +27,54 @@ def test_every_recipe_builds_a_model_and_an_image_processor(name):
     recipe = load_recipe(name)
     config = recipe.build_config(SHAPES_LABELS)
     assert config.num_labels == len(SHAPES_LABELS) and config.id2label == SHAPES_LABELS.id2label
-    assert recipe.build_image_processor(SHAPES_LABELS).label_ids_to_fuse == SHAPES_LABELS.stuff_ids
-    assert MaskFormerForUniversalSegmentation(config).num_parameters() > 0
+    assert config.label_colors == [list(color) for color in SHAPES_LABELS.colors]
+    image_processor = recipe.build_image_processor(SHAPES_LABELS)
+    assert image_processor.label_ids_to_fuse == SHAPES_LABELS.stuff_ids and image_processor.ignore_index is None
+    with torch.device("meta"):
+        model = PerPixelBaselineForSemanticSegmentation if "per_pixel" in name else MaskFormerForUniversalSegmentation
+        assert model(config).num_parameters() > 0
+
+
+@pytest.mark.parametrize("name", [name for name in list_recipes() if load_recipe(name).labels])
+def test_a_recipe_with_a_label_set_needs_no_other(name, tmp_path):
+    recipe = load_recipe(name)
+    labels = load_label_set(recipe.labels)
+    config, image_processor = recipe.build_config(), recipe.build_image_processor()
+    assert config.id2label == labels.id2label and config.label2id == labels.label2id
+    assert config.label_colors == [list(color) for color in labels.colors]
+    assert image_processor.label_ids_to_fuse == labels.stuff_ids
+    assert image_processor.ignore_index == recipe.data.ignore_index
+    config.save_pretrained(tmp_path)
+    image_processor.save_pretrained(tmp_path)
+    assert AutoConfig.from_pretrained(tmp_path).to_dict() == config.to_dict() | {"_name_or_path": str(tmp_path)}
+    assert type(AutoImageProcessor.from_pretrained(tmp_path, backend="pil")) is type(image_processor)
+
+
+def test_a_recipe_without_a_label_set_needs_one():
+    with pytest.raises(ValueError, match="shapes/demo names no label set; the labels of a dataset are needed"):
+        load_recipe("shapes/demo").build_config()
+
+
+@pytest.mark.parametrize("name", ["shapes/demo", "cityscapes-19/per_pixel_baseline_plus_r101"])
+def test_a_recipe_survives_saving(name, tmp_path):
+    recipe = load_recipe(name)
+    recipe.save(tmp_path / "recipe.yaml")
+    assert dataclasses.replace(load_recipe(tmp_path / "recipe.yaml"), name=name) == recipe
+
+
+def test_what_is_not_implemented_yet_is_said_so():
+    recipe = load_recipe("coco-panoptic/maskformer_r50")
+    with pytest.raises(ValueError, match="the source 'coco_panoptic' is not known; .* no readers of their own yet"):
+        load_source(recipe.data, "train")
+    with pytest.raises(ValueError, match="DETR's crop is not implemented yet; --detr_crop null"):
+        recipe.data.build_augmentation()
+    assert recipe.override({"detr_crop": None}).data.build_augmentation().longest_edge == 1333
 
 
 def test_setting_names_are_unique_so_that_an_override_means_one_thing():
     sections = (DataArguments, TrainingArguments, EvaluationArguments)
     names = [field.name for section in sections for field in dataclasses.fields(section)]
-    own = set(MaskFormerUniversalConfig.__annotations__)
+    own = set(known_names()["model"])
     assert len(names) == len(set(names)) and not own & set(names)
 
 
@@ -72,6 +122,10 @@ def test_unknown_names_are_answered_with_the_nearest():
         ("training: {max_steps: many}", "'max_steps' expected int, got str"),
         ("training: {batch_size: 0}", "batch_size must be at least 1, not 0"),
         ("evaluation: {best_metric: pg}", "best_metric must be one of pq, "),
+        ("evaluation: {panoptic_method: d}", "panoptic_method must be maskformer or detr, not 'd'"),
+        ("labels: ade20k", "no label set 'ade20k'; there are ade20k-150"),
+        ("model: {model_type: bert}", "no model_type 'bert'; there are maskformer_universal, per_pixel_baseline"),
+        ("model: {use_transformer_decoder: true}", "section 'model' has no 'use_transformer_decoder'"),
         ("model: {num_queries: many}", "'num_queries' expected int, got str"),
         ("model: {hidden_size: 33}", "hidden_size must be a multiple of 32"),
         ("- a", "a recipe is a mapping"),

@@ -110,6 +110,8 @@ def test_a_folder_that_holds_a_run_is_kept(trained, capsys):
         (["--recipe", "shapes/demo", "--source", "shpes"], "is not known; known are shapes, panoptic_folder"),
         (["--recipe", "shapes/demo", "--backbone_weights", "nowhere.pth"], "no such file of weights"),
         (["--recipe", "shapes/demo", "--resume"], "no checkpoint to resume"),
+        (["--recipe", "ade20k-150/maskformer_r50"], "the source 'ade20k' is not known"),
+        (["--recipe", "ade20k-150/per_pixel_baseline_r50"], "training a per_pixel_baseline model is not implemented"),
     ],
 )
 def test_mistakes_on_the_command_line_are_named_and_leave_nothing(tmp_path, capsys, words, message):
