@@ -22,13 +22,15 @@ TRANSFORMER = "model.transformer_module."
 UNUSED = f"{ENCODER}model.layernorm."  # Swin's last norm as a classifier
 PARTS = ("query", "key", "value")
 
+BACKBONE = r"^model\.pixel_level_module\.backbone\."
+PYRAMID = r"^model\.pixel_level_module\.pixel_decoder\."
 # Our names to transformers', one substitution after the other.
 RULES = [
     # Swin
-    (r"^model\.pixel_level_module\.backbone\.patch_embed\.proj\.", f"{ENCODER}model.embeddings.patch_embeddings.projection."),
-    (r"^model\.pixel_level_module\.backbone\.patch_embed\.norm\.", f"{ENCODER}model.embeddings.norm."),
-    (r"^model\.pixel_level_module\.backbone\.norm(\d)\.", rf"{ENCODER}hidden_states_norms.\1."),
-    (r"^model\.pixel_level_module\.backbone\.layers\.", f"{ENCODER}model.encoder.layers."),
+    (BACKBONE + r"patch_embed\.proj\.", f"{ENCODER}model.embeddings.patch_embeddings.projection."),
+    (BACKBONE + r"patch_embed\.norm\.", f"{ENCODER}model.embeddings.norm."),
+    (BACKBONE + r"norm(\d)\.", rf"{ENCODER}hidden_states_norms.\1."),
+    (BACKBONE + r"layers\.", f"{ENCODER}model.encoder.layers."),
     (r"(blocks\.\d+)\.norm1\.", r"\1.layernorm_before."),
     (r"(blocks\.\d+)\.norm2\.", r"\1.layernorm_after."),
     (r"(blocks\.\d+)\.attn\.proj\.", r"\1.attention.output.dense."),
@@ -36,10 +38,10 @@ RULES = [
     (r"(blocks\.\d+)\.mlp\.fc1\.", r"\1.intermediate.dense."),
     (r"(blocks\.\d+)\.mlp\.fc2\.", r"\1.output.dense."),
     # ResNet
-    (r"^model\.pixel_level_module\.backbone\.model\.conv1\.", f"{ENCODER}embedder.embedder.convolution."),
-    (r"^model\.pixel_level_module\.backbone\.model\.bn1\.", f"{ENCODER}embedder.embedder.normalization."),
+    (BACKBONE + r"model\.conv1\.", f"{ENCODER}embedder.embedder.convolution."),
+    (BACKBONE + r"model\.bn1\.", f"{ENCODER}embedder.embedder.normalization."),
     (
-        r"^model\.pixel_level_module\.backbone\.model\.layer(\d)\.(\d+)\.",
+        BACKBONE + r"model\.layer(\d)\.(\d+)\.",
         lambda match: f"{ENCODER}encoder.stages.{int(match[1]) - 1}.layers.{match[2]}.",
     ),
     (r"(stages\.\d+\.layers\.\d+)\.conv(\d)\.", lambda match: f"{match[1]}.layer.{int(match[2]) - 1}.convolution."),
@@ -47,10 +49,10 @@ RULES = [
     (r"(stages\.\d+\.layers\.\d+)\.downsample\.0\.", r"\1.shortcut.convolution."),
     (r"(stages\.\d+\.layers\.\d+)\.downsample\.1\.", r"\1.shortcut.normalization."),
     # Pixel decoder: levels count from fine to coarse here, from coarse to fine there
-    (r"^model\.pixel_level_module\.pixel_decoder\.outputs\.3\.", f"{DECODER}fpn.stem."),
-    (r"^model\.pixel_level_module\.pixel_decoder\.outputs\.(\d)\.", lambda match: f"{DECODER}fpn.layers.{2 - int(match[1])}.block."),
-    (r"^model\.pixel_level_module\.pixel_decoder\.laterals\.(\d)\.", lambda match: f"{DECODER}fpn.layers.{2 - int(match[1])}.proj."),
-    (r"^model\.pixel_level_module\.pixel_decoder\.", DECODER),
+    (PYRAMID + r"outputs\.3\.", f"{DECODER}fpn.stem."),
+    (PYRAMID + r"outputs\.(\d)\.", lambda match: f"{DECODER}fpn.layers.{2 - int(match[1])}.block."),
+    (PYRAMID + r"laterals\.(\d)\.", lambda match: f"{DECODER}fpn.layers.{2 - int(match[1])}.proj."),
+    (PYRAMID, DECODER),
     # Transformer decoder
     (r"^(model\.transformer_module)\.query_embeddings\.", r"\1.queries_embedder."),
     (r"^(model\.transformer_module)\.(layers|norm)\.", r"\1.decoder.\2."),

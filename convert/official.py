@@ -8,6 +8,7 @@ layout; published files have the v1 layout, in which the pixel decoder's names l
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Mapping
 
 import torch
@@ -200,6 +201,8 @@ def check(given: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor],
 def to_official(state_dict: Mapping[str, torch.Tensor], config: PreTrainedConfig) -> dict[str, torch.Tensor]:
     """Our state dict under the official names (v2 layout), the official side's constant buffers included.
 
+    It states the version of its layout where `load_state_dict` looks for it: without, the official head renames all
+    entries as if they were of the v1 layout.
     Raises `ValueError`, naming them, if entries are left over, missing, or of another shape.
     """
     check(state_dict, layout(config), f"a {describe_model(config)}")
@@ -225,7 +228,9 @@ def rename(state_dict: Mapping[str, torch.Tensor], config: PreTrainedConfig) -> 
     if not isinstance(config, PerPixelBaselineConfig):
         converted[CLASS_WEIGHTS] = torch.ones(config.num_labels + 1)
         converted[CLASS_WEIGHTS][-1] = config.no_object_weight
-    return converted
+    versioned = OrderedDict(converted)
+    versioned._metadata = {OFFICIAL_HEAD.removesuffix("."): {"version": 2}}
+    return versioned
 
 
 def describe_model(config: PreTrainedConfig) -> str:

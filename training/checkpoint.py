@@ -17,13 +17,18 @@ STATE = "training_state.pt"
 def replace_folder(folder: Path) -> Iterator[Path]:
     """Gives an empty folder to write into, which takes the place of `folder` when the block ends without an error.
 
-    Until then an earlier `folder` stays as it is. `recover` mends what a crash in the middle of the exchange leaves.
+    Until then an earlier `folder` stays as it is, and an error in the block leaves nothing behind. `recover` mends what
+    a crash in the middle of the exchange leaves.
     """
     new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)
     new.mkdir(parents=True)
-    yield new
+    try:
+        yield new
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
     if folder.exists():
         os.rename(folder, old)
     os.rename(new, folder)
