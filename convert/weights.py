@@ -100,16 +100,21 @@ def select_tensors(content: Any, storages: Storages) -> dict[str, torch.Tensor]:
 def read_folder(folder: str | Path) -> dict[str, torch.Tensor]:
     """The state dict in a folder that `save_pretrained` wrote, in one file or several.
 
-    Raises `ValueError` where there is none, or a file of it cannot be read.
+    Raises `ValueError` where there is none, or a file of it is missing or cannot be read.
     """
+    return {key: value for file in find_folder_weights(folder) for key, value in read_weights(file).items()}
+
+
+def find_folder_weights(folder: str | Path) -> list[Path]:
+    """The files with the weights of a model folder. Raises `ValueError` where there are none."""
     folder = Path(folder)
     for name in FILES:
         if (folder / name).is_file():
-            return read_weights(folder / name)
+            return [folder / name]
         index = folder / f"{name}.index.json"
         if index.is_file():
-            parts = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            return {key: value for part in parts for key, value in read_weights(folder / part).items()}
+            parts = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values()
+            return [folder / Path(part).name for part in sorted(set(parts))]
     raise ValueError(f"{folder}: this is not the folder of a model, it has no {' or '.join(FILES)}")
 
 
@@ -123,7 +128,9 @@ def find_weights(name: str) -> Path:
         package, _, inside = name.removeprefix("package:").partition("/")
         spec = importlib.util.find_spec(package)
         if spec is None:
-            raise ValueError(f'{name}: the package {package!r} is not installed; pip install ".[demo]" brings the demo\'s')
+            raise ValueError(
+                f'{name}: the package {package!r} is not installed; pip install ".[demo]" brings the demo\'s'
+            )
         return Path(spec.submodule_search_locations[0]) / inside
     match = HUB_NAME.fullmatch(name)
     if match is None or Path(name).exists():
