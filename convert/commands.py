@@ -38,9 +38,10 @@ from maskformer.recipes import load_recipe
 
 def convert_from_official(checkpoint: Path, out: Path, recipe: str | None, verify: bool) -> None:
     """An official checkpoint, `.pkl` or `.pth` of either layout, to a model folder."""
+    chosen = load_recipe(recipe) if recipe else None
     state_dict = read_weights(checkpoint)
     try:
-        chosen = load_recipe(recipe) if recipe else infer_recipe(state_dict)
+        chosen = chosen or infer_recipe(state_dict)
         config = chosen.build_config()
         model = build_model(config, from_official(state_dict, config))
     except ValueError as error:
