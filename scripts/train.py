@@ -57,7 +57,9 @@ def check_support(recipe, num_processes: int) -> None:
     if recipe.model_type != MaskFormerUniversalConfig.model_type:
         raise ValueError(f"{recipe.name}: training a {recipe.model_type} model is not implemented yet")
     if recipe.training.batch_size % num_processes:
-        raise ValueError(f"batch_size ({recipe.training.batch_size}) must be a multiple of {num_processes}, one each")
+        raise ValueError(
+            f"batch_size ({recipe.training.batch_size}) must be a multiple of the {num_processes} processes"
+        )
 
 
 def prepare_folder(folder: Path, recipe, resume: bool) -> None:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from folders import write_panoptic_folder, write_semantic_folder
 from helpers import ROOT
+from maskformer import load_recipe
 
 TINY = [
     *("--backbone", "resnet18", "--backbone_weights", "null", "--feature_size", "32", "--mask_feature_size", "16"),
@@ -117,6 +118,14 @@ def test_a_folder_that_holds_a_run_is_kept(trained, capsys):
 def test_mistakes_on_the_command_line_are_named_and_leave_nothing(tmp_path, capsys, words, message):
     assert message in fails(capsys, "train", "--output_dir", tmp_path / "run", *words)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_must_divide_among_the_processes():
+    check_support = runpy.run_path(str(ROOT / "scripts" / "train.py"))["check_support"]
+    recipe = load_recipe("ade20k-150/maskformer_r50")
+    check_support(recipe, num_processes=8)
+    with pytest.raises(ValueError, match=r"batch_size \(16\) must be a multiple of the 3 processes"):
+        check_support(recipe, num_processes=3)
 
 
 def test_training_on_a_semantic_folder(tmp_path):
