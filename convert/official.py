@@ -1,16 +1,21 @@
-"""Official state dicts (v2 layout) to ours and back.
+"""Official state dicts to ours and back.
 
 The two sides hold the same numbers. They differ in names, in the projections of attention, which are one `in_proj`
-matrix on the official side, and in two constant buffers that only the official side keeps.
+matrix on the official side, and in two constant buffers that only the official side keeps. Training writes the v2
+layout; published files have the v1 layout, in which the pixel decoder's names lack their `pixel_decoder.`.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import torch
 from transformers import PreTrainedConfig
 
+from maskformer.modeling.configuration_maskformer import PerPixelBaselineConfig
+from maskformer.modeling.modeling_maskformer import MaskFormerForUniversalSegmentation
+from maskformer.modeling.modeling_per_pixel_baseline import PerPixelBaselineForSemanticSegmentation
 from maskformer.modeling.swin import NAME as SWIN_NAME
 from maskformer.modeling.swin import VARIANTS as SWIN_VARIANTS
 from maskformer.modeling.swin import relative_position_index
@@ -18,8 +23,10 @@ from maskformer.modeling.swin import relative_position_index
 OUR_BACKBONE = "model.pixel_level_module.backbone."
 OUR_PIXEL_DECODER = "model.pixel_level_module.pixel_decoder."
 OUR_TRANSFORMER = "model.transformer_module."
-OFFICIAL_PIXEL_DECODER = "sem_seg_head.pixel_decoder."
-OFFICIAL_PREDICTOR = "sem_seg_head.predictor."
+OFFICIAL_HEAD = "sem_seg_head."
+OFFICIAL_PIXEL_DECODER = OFFICIAL_HEAD + "pixel_decoder."
+OFFICIAL_PREDICTOR = OFFICIAL_HEAD + "predictor."
+CLASS_WEIGHTS = "criterion.empty_weight"
 RESNET_DEPTHS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3), "resnet101s": (3, 4, 23, 3)}
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
@@ -29,7 +36,7 @@ def module_names(config: PreTrainedConfig) -> dict[str, str]:
 
     Raises `ValueError` for a backbone that the official code does not have.
     """
-    return {**backbone_names(config), **pixel_decoder_names(config), **transformer_names(config)}
+    return {**backbone_names(config), **pixel_decoder_names(config), **predictor_names(config)}
 
 
 def backbone_names(config: PreTrainedConfig) -> dict[str, str]:
@@ -87,14 +94,18 @@ def pixel_decoder_names(config: PreTrainedConfig) -> dict[str, str]:
     return {OFFICIAL_PIXEL_DECODER + official: OUR_PIXEL_DECODER + ours for official, ours in names.items()}
 
 
-def transformer_names(config: PreTrainedConfig) -> dict[str, str]:
+def predictor_names(config: PreTrainedConfig) -> dict[str, str]:
     """Names of the transformer decoder's and the heads' modules."""
+    per_pixel = isinstance(config, PerPixelBaselineConfig)
+    if per_pixel and not config.use_transformer_decoder:
+        return {OFFICIAL_PREDICTOR.removesuffix("."): "segmentation_module.classifier"}
     names = {
         "query_embed": OUR_TRANSFORMER + "query_embeddings",
         "transformer.decoder.norm": OUR_TRANSFORMER + "norm",
-        "class_embed": "segmentation_module.class_head",
         **{f"mask_embed.layers.{layer}": f"segmentation_module.mask_head.{2 * layer}" for layer in range(3)},
     }
+    if not per_pixel:
+        names |= {"class_embed": "segmentation_module.class_head"}
     if not config.pixel_decoder_encoder_layers:
         names |= {"input_proj": OUR_TRANSFORMER + "input_projection"}
     residuals = {
@@ -122,40 +133,84 @@ def layer_names(official: str, ours: str, residuals: dict[str, str]) -> dict[str
 
 
 def from_official(state_dict: Mapping[str, torch.Tensor], config: PreTrainedConfig) -> dict[str, torch.Tensor]:
-    """An official state dict (v2 layout) under our names.
+    """An official state dict, of the v1 or v2 layout, under our names; it loads strictly into the model of `config`.
 
-    Raises `ValueError`, naming them, if entries are left over or modules got none. Shapes are checked where the result
-    is loaded.
+    The constant buffers of the official side may be absent.
+    Raises `ValueError`, naming them, if entries are left over, missing, or of another shape.
     """
-    names, left_over, converted = module_names(config), [], {}
+    state_dict = upgrade({key: torch.as_tensor(value) for key, value in state_dict.items()})
+    ours = layout(config)
+    check(state_dict, rename(ours, config), f"an official {describe_model(config)}")
+    names, converted = module_names(config), {}
     for key, value in state_dict.items():
         module, leaf = key.rsplit(".", 1)
-        if key == "criterion.empty_weight" or leaf == "relative_position_index":
+        if is_constant(key):
             continue
-        if module not in names:
-            left_over.append(key)
-        elif leaf.startswith("in_proj_"):
+        if leaf.startswith("in_proj_"):
             for projection, part in zip(PROJECTIONS, value.chunk(3), strict=True):
                 converted[f"{names[module]}.{projection}.{leaf.removeprefix('in_proj_')}"] = part.clone()
         else:
             converted[f"{names[module]}.{leaf}"] = value
-    given = {key.rsplit(".", 1)[0] for key in state_dict}
-    missing = [module for module in names if module not in given]
+    # Batch norm that is not frozen counts its steps; the official one is always frozen.
+    counters = {name: torch.zeros((), dtype=torch.int64) for name in ours if name.endswith("num_batches_tracked")}
+    return converted | counters
+
+
+def upgrade(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """`state_dict` in the v2 layout. It is of the v1 layout if no name has `pixel_decoder.`: v2's all do."""
+    if any(key.startswith(OFFICIAL_PIXEL_DECODER) for key in state_dict):
+        return state_dict
+    return {
+        OFFICIAL_PIXEL_DECODER + key.removeprefix(OFFICIAL_HEAD)
+        if key.startswith(OFFICIAL_HEAD) and not key.startswith(OFFICIAL_PREDICTOR)
+        else key: value
+        for key, value in state_dict.items()
+    }
+
+
+def layout(config: PreTrainedConfig) -> dict[str, torch.Tensor]:
+    """Our state dict for `config`, without numbers: tensors of the meta device."""
+    per_pixel = isinstance(config, PerPixelBaselineConfig)
+    model = PerPixelBaselineForSemanticSegmentation if per_pixel else MaskFormerForUniversalSegmentation
+    with torch.device("meta"):
+        return model(copy.deepcopy(config)).state_dict()
+
+
+def is_constant(key: str) -> bool:
+    """Whether the official entry `key` is a buffer that the model computes."""
+    return key == CLASS_WEIGHTS or key.endswith(".relative_position_index")
+
+
+def check(given: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], owner: str) -> None:
+    """Raises `ValueError` where the entries `given` are not those `wanted` of `owner`, in names and shapes."""
+    left_over = [key for key in given if key not in wanted]
+    missing = [key for key in wanted if key not in given and not is_constant(key)]
     if left_over or missing:
         raise ValueError(
-            f"these are not the weights of a MaskFormer with {config.backbone}: {describe(left_over)} left over,"
-            f" {describe(missing)} missing"
+            f"these are not the weights of {owner}: {describe(left_over)} left over, {describe(missing)} missing"
         )
-    return converted
+    wrong = [
+        f"{key} is {tuple(value.shape)}, not {tuple(wanted[key].shape)}"
+        for key, value in given.items()
+        if value.shape != wanted[key].shape
+    ]
+    if wrong:
+        raise ValueError(f"these weights have not the shapes of {owner}: {describe(wrong)}")
 
 
 def to_official(state_dict: Mapping[str, torch.Tensor], config: PreTrainedConfig) -> dict[str, torch.Tensor]:
     """Our state dict under the official names (v2 layout), the official side's constant buffers included.
 
-    Raises `ValueError`, naming them, if entries are left over.
+    Raises `ValueError`, naming them, if entries are left over, missing, or of another shape.
     """
+    check(state_dict, layout(config), f"a {describe_model(config)}")
+    return rename(state_dict, config)
+
+
+def rename(state_dict: Mapping[str, torch.Tensor], config: PreTrainedConfig) -> dict[str, torch.Tensor]:
+    """What `to_official` gives, for entries that are known to be complete."""
     names = {ours: official for official, ours in module_names(config).items()}
-    left_over, converted = [], {}
+    converted = {}
     for key, value in state_dict.items():
         module, leaf = key.rsplit(".", 1)
         parent, _, child = module.rpartition(".")
@@ -163,20 +218,20 @@ def to_official(state_dict: Mapping[str, torch.Tensor], config: PreTrainedConfig
             if child == PROJECTIONS[0]:
                 parts = [state_dict[f"{parent}.{projection}.{leaf}"] for projection in PROJECTIONS]
                 converted[f"{names[parent]}.in_proj_{leaf}"] = torch.cat(parts)
-        elif leaf == "num_batches_tracked":
-            continue
-        elif module not in names:
-            left_over.append(key)
-        else:
+        elif leaf != "num_batches_tracked":
             converted[f"{names[module]}.{leaf}"] = value
             if leaf == "relative_position_bias_table":
                 window = (round(len(value) ** 0.5) + 1) // 2
                 converted[f"{names[module]}.relative_position_index"] = relative_position_index(window)
-    if left_over:
-        raise ValueError(f"the official MaskFormer has no place for {describe(left_over)}")
-    converted["criterion.empty_weight"] = torch.ones(config.num_labels + 1)
-    converted["criterion.empty_weight"][-1] = config.no_object_weight
+    if not isinstance(config, PerPixelBaselineConfig):
+        converted[CLASS_WEIGHTS] = torch.ones(config.num_labels + 1)
+        converted[CLASS_WEIGHTS][-1] = config.no_object_weight
     return converted
+
+
+def describe_model(config: PreTrainedConfig) -> str:
+    """The kind of model that `config` stands for."""
+    return f"{config.model_type} with {config.backbone} and {config.num_labels} labels"
 
 
 def describe(names: list[str]) -> str:

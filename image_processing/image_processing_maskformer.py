@@ -20,7 +20,12 @@ from transformers.processing_utils import ImagesKwargs, Unpack
 
 from .image_loading import load_image, to_rgb
 from .image_prediction import image_predictions
-from .post_processing import instance_segmentation, panoptic_segmentation, semantic_segmentation
+from .post_processing import (
+    detr_panoptic_segmentation,
+    instance_segmentation,
+    panoptic_segmentation,
+    semantic_segmentation,
+)
 from .preprocessing import (
     binary_masks,
     canvas_size,
@@ -221,16 +226,18 @@ class SegmentPostProcessing:
 
         Ids are 1, 2, 3, ..., each once; 0 is void. `label_ids_to_fuse` are the label ids of stuff, None means the saved
         ones. See `post_processing.panoptic_segmentation` for the rules and the entries, and
-        `post_process_semantic_segmentation` for `target_sizes`. Raises `ValueError` for an unknown `method`.
+        `post_process_semantic_segmentation` for `target_sizes`. `method` "detr" is DETR's post-processing, the paper's
+        row MaskFormer (DETR): see `post_processing.detr_panoptic_segmentation`; `threshold` is the only one it has.
+        Raises `ValueError` for another `method`.
         """
-        if method != "maskformer":
-            raise ValueError(f"unknown panoptic method {method!r}; there is 'maskformer'")
-        fuse = self.label_ids_to_fuse if label_ids_to_fuse is None else label_ids_to_fuse
+        if method not in ("maskformer", "detr"):
+            raise ValueError(f"unknown panoptic method {method!r}; there are 'maskformer' and 'detr'")
+        fuse = frozenset((self.label_ids_to_fuse if label_ids_to_fuse is None else label_ids_to_fuse) or ())
+        predictions = image_predictions(outputs, target_sizes)
+        if method == "detr":
+            return [detr_panoptic_segmentation(prediction, threshold, fuse) for prediction in predictions]
         thresholds = (threshold, mask_threshold, overlap_mask_area_threshold)
-        return [
-            panoptic_segmentation(prediction, *thresholds, frozenset(fuse or ()))
-            for prediction in image_predictions(outputs, target_sizes)
-        ]
+        return [panoptic_segmentation(prediction, *thresholds, fuse) for prediction in predictions]
 
     def post_process_instance_segmentation(
         self,

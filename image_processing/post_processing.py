@@ -14,7 +14,10 @@ import torch
 from torch import Tensor
 
 from .image_prediction import ImagePrediction
+from .preprocessing import nearest_pixels
 from .row_blocks import resized_rows, row_blocks
+
+DETR_SMALLEST_AREA = 5  # pixels of a segment, in DETR's post-processing
 
 
 def semantic_segmentation(prediction: ImagePrediction, resize_masks_first: bool) -> Tensor:
@@ -67,12 +70,9 @@ def panoptic_segmentation(
     An entry of `segments_info` holds `id` (1, 2, 3, ... in the order of the queries), `label_id`, `was_fused` (whether
     `label_ids_to_fuse` has the label) and `score`, the label's probability (the highest one of fused queries).
     """
-    scores, labels = prediction.class_logits.softmax(-1).max(-1)  # (N,)
-    no_object = prediction.class_logits.shape[-1] - 1
-    queries = torch.nonzero((labels != no_object) & (scores > threshold)).flatten()  # (n,)
+    queries, scores, labels = _confident_queries(prediction, threshold)  # (n,)
     if len(queries) == 0:
         return {"segmentation": _void(prediction), "segments_info": []}
-    scores, labels = scores[queries], labels[queries]  # (n,)
 
     winners, claimed = [], 0
     for probability in _probability_blocks(prediction, queries):  # (n, R, W)
@@ -86,6 +86,13 @@ def panoptic_segmentation(
     segment_ids, segments = _number_segments(labels.tolist(), scores.tolist(), valid, label_ids_to_fuse)
     table = torch.tensor(segment_ids, dtype=torch.int32, device=winner.device)  # (n,)
     return {"segmentation": table[winner], "segments_info": segments}
+
+
+def _confident_queries(p: ImagePrediction, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Index, probability and label (n,) of the queries whose likeliest label is one, and likelier than `threshold`."""
+    scores, labels = p.class_logits.softmax(-1).max(-1)  # (N,)
+    queries = torch.nonzero((labels != p.class_logits.shape[-1] - 1) & (scores > threshold)).flatten()  # (n,)
+    return queries, scores[queries], labels[queries]
 
 
 def _number_segments(
@@ -107,6 +114,52 @@ def _number_segments(
         segment["score"] = max(segment["score"], score)
         ids.append(segment["id"])
     return ids, segments
+
+
+def detr_panoptic_segmentation(
+    prediction: ImagePrediction, threshold: float, label_ids_to_fuse: Collection[int]
+) -> dict:
+    """`panoptic_segmentation` by DETR's rules (arXiv 2005.12872, section 4.4): the paper's row MaskFormer (DETR).
+
+    The same queries count, but every pixel of the image goes to the one with the highest mask logit, whatever its
+    label's probability; queries of one label in `label_ids_to_fuse` become the first of them; and the map is resized to
+    the output by its nearest pixels. Segments that are too small (4 pixels or less) then lose their pixels to the
+    others, without fusing again, until there are none. No pixel is void, unless no query is left.
+    Entries of `segments_info` are those of `panoptic_segmentation`; `score` is the query's own. DETR's default
+    threshold is 0.85.
+    """
+    queries, scores, labels = _confident_queries(prediction, threshold)  # (n,)
+    first_of = {label: query for query, label in reversed(list(enumerate(labels.tolist())))}
+    fused = [first_of[label] if label in label_ids_to_fuse else query for query, label in enumerate(labels.tolist())]
+    merged = torch.tensor(fused, dtype=torch.int64, device=queries.device)  # (n,)
+    while len(queries):
+        winner = _highest_masks(prediction, queries)  # (H, W)
+        if merged is not None:
+            winner, merged = merged[winner], None
+        large = torch.bincount(winner.flatten(), minlength=len(queries)) >= DETR_SMALLEST_AREA  # (n,)
+        if large.all():
+            segments = [
+                {"id": i, "label_id": label, "was_fused": label in label_ids_to_fuse, "score": score}
+                for i, (label, score) in enumerate(zip(labels.tolist(), scores.tolist(), strict=True), start=1)
+            ]
+            return {"segmentation": winner.int() + 1, "segments_info": segments}
+        queries, scores, labels = queries[large], scores[large], labels[large]  # (n',)
+    return {"segmentation": _void(prediction), "segments_info": []}
+
+
+def _highest_masks(p: ImagePrediction, queries: Tensor) -> Tensor:
+    """The position in `queries` (n,) of the highest mask logit of every pixel of the image, at the output's size by
+    nearest pixels, int64 (H, W)."""
+    masks = p.mask_logits[queries]  # (n, h, w)
+    rows, columns = (
+        torch.tensor(nearest_pixels(old, new), dtype=torch.int64)
+        for old, new in zip(p.image_size, p.output_size, strict=True)
+    )
+    # Only the rows of the image that the output shows.
+    needed, position = torch.unique(rows, return_inverse=True)
+    blocks = row_blocks(len(needed), len(masks) * p.elements_per_row)
+    winner = torch.cat([p.image_rows(masks, needed[block]).argmax(0) for block in blocks])  # (R, image width)
+    return winner[position.to(winner.device)[:, None], columns.to(winner.device)]  # (H, W)
 
 
 def instance_segmentation(

@@ -44,11 +44,11 @@ def resize_with_pil(image: np.ndarray, size: tuple[int, int], resample: int) -> 
 
 def resize_labels(label_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """`label_map` (H, W) of any integers resized to `size` (h, w), exactly as PIL's nearest does."""
-    rows, columns = (_nearest(old, new) for old, new in zip(label_map.shape, size, strict=True))
+    rows, columns = (nearest_pixels(old, new) for old, new in zip(label_map.shape, size, strict=True))
     return label_map[rows[:, None], columns]  # (h, w)
 
 
-def _nearest(old: int, new: int) -> np.ndarray:
+def nearest_pixels(old: int, new: int) -> np.ndarray:
     """The old index (new,) of every new pixel along one edge.
 
     PIL resizes a ramp of indices instead of the map, since it knows no 64-bit integers; how it breaks ties between two

@@ -15,14 +15,23 @@ from transformers import (
     AutoModelForSemanticSegmentation,
     AutoModelForUniversalSegmentation,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES,
+    MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES,
+)
 
 from maskformer.image_processing.image_processing_maskformer import (
     MaskFormerUniversalImageProcessor,
     MaskFormerUniversalImageProcessorPil,
+    PerPixelBaselineImageProcessor,
+    PerPixelBaselineImageProcessorPil,
 )
-from maskformer.modeling.configuration_maskformer import MaskFormerUniversalConfig
+from maskformer.modeling.configuration_maskformer import MaskFormerUniversalConfig, PerPixelBaselineConfig
 from maskformer.modeling.modeling_maskformer import MaskFormerForUniversalSegmentation, MaskFormerUniversalModel
+from maskformer.modeling.modeling_per_pixel_baseline import (
+    PerPixelBaselineForSemanticSegmentation,
+    PerPixelBaselineModel,
+)
 
 __version__ = "0.1.0"
 
@@ -38,6 +47,10 @@ __all__ = [
     "MaskFormerUniversalImageProcessor",
     "MaskFormerUniversalImageProcessorPil",
     "MaskFormerUniversalModel",
+    "PerPixelBaselineConfig",
+    "PerPixelBaselineForSemanticSegmentation",
+    "PerPixelBaselineImageProcessor",
+    "PerPixelBaselineImageProcessorPil",
     *LAZY,
 ]
 
@@ -50,25 +63,33 @@ def __getattr__(name: str):
 
 def _register() -> None:
     """Makes `Auto...from_pretrained` and `pipeline("image-segmentation")` know the models; may be called again."""
-    config, model = MaskFormerUniversalConfig, MaskFormerForUniversalSegmentation
-    AutoConfig.register(config.model_type, config, exist_ok=True)
-    AutoModel.register(config, MaskFormerUniversalModel, exist_ok=True)
-    for auto_class in (
-        AutoModelForUniversalSegmentation,
-        AutoModelForImageSegmentation,
-        AutoModelForSemanticSegmentation,
-    ):
-        auto_class.register(config, model, exist_ok=True)
-    AutoImageProcessor.register(
-        config,
-        image_processor_classes={
-            "torchvision": MaskFormerUniversalImageProcessor,
-            "pil": MaskFormerUniversalImageProcessorPil,
-        },
-        exist_ok=True,
+    _register_model(
+        MaskFormerUniversalConfig,
+        MaskFormerUniversalModel,
+        MaskFormerForUniversalSegmentation,
+        (AutoModelForUniversalSegmentation, AutoModelForImageSegmentation, AutoModelForSemanticSegmentation),
+        {"torchvision": MaskFormerUniversalImageProcessor, "pil": MaskFormerUniversalImageProcessorPil},
+        MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES,
     )
-    # The pipeline checks this table of names too, and logs an error for a model that is not in it.
-    MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES[config.model_type] = model.__name__
+    _register_model(
+        PerPixelBaselineConfig,
+        PerPixelBaselineModel,
+        PerPixelBaselineForSemanticSegmentation,
+        (AutoModelForSemanticSegmentation,),
+        {"torchvision": PerPixelBaselineImageProcessor, "pil": PerPixelBaselineImageProcessorPil},
+        MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES,
+    )
+
+
+def _register_model(config, base_model, model, auto_classes, image_processors, pipeline_names) -> None:
+    """Registers one configuration, its models and its image processors."""
+    AutoConfig.register(config.model_type, config, exist_ok=True)
+    AutoModel.register(config, base_model, exist_ok=True)
+    for auto_class in auto_classes:
+        auto_class.register(config, model, exist_ok=True)
+    AutoImageProcessor.register(config, image_processor_classes=image_processors, exist_ok=True)
+    # The pipeline checks tables of names too, and logs an error for a model that is in none of them.
+    pipeline_names[config.model_type] = model.__name__
 
 
 _register()

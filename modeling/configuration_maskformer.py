@@ -1,4 +1,4 @@
-"""Configuration of MaskFormer (arXiv 2107.06278).
+"""Configurations of MaskFormer and of the per-pixel baselines (arXiv 2107.06278).
 
 Types are checked when a configuration is made; that needs annotations that are types, not text (`from __future__`).
 """
@@ -10,10 +10,10 @@ from transformers import PreTrainedConfig
 
 
 @strict
-class MaskFormerUniversalConfig(PreTrainedConfig):
-    r"""Everything that defines a MaskFormer; the defaults are the paper's (section 4.1).
+class SegmentationNetworkConfig(PreTrainedConfig):
+    r"""The backbone, the pixel decoder and the transformer decoder, which all models of the paper share (section 4.1).
 
-    The number of classes K is `num_labels`, set through `id2label`; queries predict one class more, "no object".
+    The number of classes K is `num_labels`, set through `id2label`.
 
     Args:
         backbone: a Swin by its timm name (`swin_tiny_patch4_window7_224`), or any timm model that has `features_only`
@@ -32,15 +32,8 @@ class MaskFormerUniversalConfig(PreTrainedConfig):
         decoder_stride: stride of the backbone's map that it attends to: 32 in the paper, finer where images are small.
         dropout: of its attention weights, feed-forward layers and residuals.
         pre_norm: normalise before each sublayer instead of after it.
-        num_queries: number of segments N that are predicted.
-        class_weight: weight of the cross-entropy, in the loss and in the matching cost.
-        mask_weight: weight of the focal loss, lambda_focal, likewise.
-        dice_weight: weight of the dice loss, lambda_dice, likewise.
-        no_object_weight: weight of the class "no object" inside the cross-entropy.
         deep_supervision: every decoder layer predicts and is supervised, not only the last.
     """
-
-    model_type = "maskformer_universal"
 
     backbone: str = "resnet50"
     backbone_kwargs: dict[str, Any] | None = None
@@ -55,11 +48,6 @@ class MaskFormerUniversalConfig(PreTrainedConfig):
     decoder_stride: int = 32
     dropout: float | int = 0.1
     pre_norm: bool = False
-    num_queries: int = 100
-    class_weight: float | int = 1.0
-    mask_weight: float | int = 20.0
-    dice_weight: float | int = 1.0
-    no_object_weight: float | int = 0.1
     deep_supervision: bool = True
 
     def validate_architecture(self):
@@ -85,4 +73,50 @@ class MaskFormerUniversalConfig(PreTrainedConfig):
             raise ValueError(f"dropout must lie in [0, 1), not {self.dropout}")
 
 
-__all__ = ["MaskFormerUniversalConfig"]
+@strict
+class MaskFormerUniversalConfig(SegmentationNetworkConfig):
+    r"""Everything that defines a MaskFormer; the defaults are the paper's (section 4.1).
+
+    Beyond the fields of `SegmentationNetworkConfig`; queries predict one class more than `num_labels`, "no object".
+
+    Args:
+        num_queries: number of segments N that are predicted.
+        class_weight: weight of the cross-entropy, in the loss and in the matching cost.
+        mask_weight: weight of the focal loss, lambda_focal, likewise.
+        dice_weight: weight of the dice loss, lambda_dice, likewise.
+        no_object_weight: weight of the class "no object" inside the cross-entropy.
+    """
+
+    model_type = "maskformer_universal"
+
+    num_queries: int = 100
+    class_weight: float | int = 1.0
+    mask_weight: float | int = 20.0
+    dice_weight: float | int = 1.0
+    no_object_weight: float | int = 0.1
+
+
+@strict
+class PerPixelBaselineConfig(SegmentationNetworkConfig):
+    r"""Everything that defines a per-pixel baseline (section 4.1); the defaults are PerPixelBaseline's of ADE20K.
+
+    Beyond the fields of `SegmentationNetworkConfig`; those of the transformer decoder count for PerPixelBaseline+ only.
+
+    Args:
+        use_transformer_decoder: the transformer decoder makes one embedding a class, which pixels are compared with
+            (PerPixelBaseline+). Otherwise a 1x1 convolution classifies them.
+        ignore_index: the label of pixels without a class; the loss leaves them out.
+    """
+
+    model_type = "per_pixel_baseline"
+
+    use_transformer_decoder: bool = False
+    ignore_index: int = 255
+
+    @property
+    def num_queries(self) -> int:
+        """Each class has its query: N = K."""
+        return self.num_labels
+
+
+__all__ = ["MaskFormerUniversalConfig", "PerPixelBaselineConfig"]

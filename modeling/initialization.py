@@ -18,8 +18,12 @@ def initialize(module: nn.Module) -> None:
     """Initialises `module` itself; called for children before their parents, so that a parent has the last word."""
     if hasattr(module, "init_non_persistent_buffers"):  # timm's positions, which are in no checkpoint
         module.init_non_persistent_buffers()
-    elif isinstance(module, (nn.Linear, nn.Conv2d)):
-        initialize_affine(module)
+    elif isinstance(module, nn.Linear):
+        initialize_as_torch(module)
+    elif isinstance(module, nn.Conv2d):
+        init.kaiming_uniform_(module.weight, a=1)  # Caffe2's Xavier
+        if module.bias is not None:
+            init.zeros_(module.bias)
     elif getattr(module, "running_mean", None) is not None:  # batch norm, frozen or not
         init.zeros_(module.running_mean)
         init.ones_(module.running_var)
@@ -48,6 +52,7 @@ def initialize(module: nn.Module) -> None:
             init.trunc_normal_(linear.weight, std=0.02)
             if linear.bias is not None:
                 init.zeros_(linear.bias)
+        initialize_as_torch(module.patch_embed["proj"])
 
 
 def initialize_norm(module: nn.Module) -> None:
@@ -57,14 +62,9 @@ def initialize_norm(module: nn.Module) -> None:
         init.zeros_(module.bias)
 
 
-def initialize_affine(module: nn.Linear | nn.Conv2d) -> None:
-    """Linear layers as torch does, convolutions as Caffe2's Xavier with a bias of zero."""
-    if isinstance(module, nn.Conv2d):
-        init.kaiming_uniform_(module.weight, a=1)
-        if module.bias is not None:
-            init.zeros_(module.bias)
-        return
+def initialize_as_torch(module: nn.Linear | nn.Conv2d) -> None:
+    """Weights and bias uniform, as torch makes them."""
     init.kaiming_uniform_(module.weight, a=math.sqrt(5))
     if module.bias is not None:
-        bound = 1 / math.sqrt(module.in_features)
+        bound = 1 / math.sqrt(module.weight[0].numel())
         init.uniform_(module.bias, -bound, bound)

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .backbone import STRIDES, load_backbone
-from .configuration_maskformer import MaskFormerUniversalConfig
+from .configuration_maskformer import MaskFormerUniversalConfig, SegmentationNetworkConfig
 from .initialization import initialize
 from .loss import mask_classification_losses
 from .pixel_decoder import PixelDecoder
@@ -60,7 +60,7 @@ class MaskFormerForUniversalSegmentationOutput(ModelOutput):
 class PixelLevelModule(nn.Module):
     """Backbone and pixel decoder: an image to its features F and per-pixel embeddings E_pixel."""
 
-    def __init__(self, config: MaskFormerUniversalConfig):
+    def __init__(self, config: SegmentationNetworkConfig):
         super().__init__()
         self.backbone = load_backbone(config)
         self.pixel_decoder = PixelDecoder(config, self.backbone.channels)
@@ -74,19 +74,33 @@ class PixelLevelModule(nn.Module):
         return image_features, pixel_embeddings, attended
 
 
-class SegmentationModule(nn.Module):
-    """Per-segment embeddings Q to classes and masks; masks are dot products with the per-pixel embeddings."""
+def attended_channels(config: SegmentationNetworkConfig, pixel_level_module: PixelLevelModule) -> int:
+    """Channels of the map that the transformer decoder attends to: the encoder's, or the backbone's where none is."""
+    if config.pixel_decoder_encoder_layers:
+        return config.feature_size
+    return pixel_level_module.backbone.channels[pixel_level_module.attended]
 
-    def __init__(self, config: MaskFormerUniversalConfig):
-        super().__init__()
-        self.class_head = nn.Linear(config.hidden_size, config.num_labels + 1)
-        self.mask_head = nn.Sequential(
+
+class MaskHead(nn.Sequential):
+    """Three linear layers: per-segment embeddings Q (..., C) to mask embeddings E_mask (..., C_E)."""
+
+    def __init__(self, config: SegmentationNetworkConfig):
+        super().__init__(
             nn.Linear(config.hidden_size, config.hidden_size),
             nn.ReLU(),
             nn.Linear(config.hidden_size, config.hidden_size),
             nn.ReLU(),
             nn.Linear(config.hidden_size, config.mask_feature_size),
         )
+
+
+class SegmentationModule(nn.Module):
+    """Per-segment embeddings Q to classes and masks; masks are dot products with the per-pixel embeddings."""
+
+    def __init__(self, config: MaskFormerUniversalConfig):
+        super().__init__()
+        self.class_head = nn.Linear(config.hidden_size, config.num_labels + 1)
+        self.mask_head = MaskHead(config)
 
     def forward(
         self, segment_embeddings: torch.Tensor, pixel_embeddings: torch.Tensor
@@ -113,6 +127,11 @@ class MaskFormerUniversalPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module):
         initialize(module)
 
+    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False):
+        # For code outside of transformers it would skip modules without parameters of their own (attention, decoder),
+        # lest they overwrite loaded ones; `initialize` leaves those alone anyway.
+        super()._initialize_weights(module, is_custom_code=False)
+
 
 class MaskFormerUniversalModel(MaskFormerUniversalPreTrainedModel):
     """The network of Figure 2 up to its embeddings: pixel-level module and transformer module."""
@@ -120,9 +139,7 @@ class MaskFormerUniversalModel(MaskFormerUniversalPreTrainedModel):
     def __init__(self, config: MaskFormerUniversalConfig):
         super().__init__(config)
         self.pixel_level_module = PixelLevelModule(config)
-        backbone_channels = self.pixel_level_module.backbone.channels[self.pixel_level_module.attended]
-        encoded = config.pixel_decoder_encoder_layers > 0
-        self.transformer_module = TransformerDecoder(config, config.feature_size if encoded else backbone_channels)
+        self.transformer_module = TransformerDecoder(config, attended_channels(config, self.pixel_level_module))
         self.post_init()
 
     def forward(

@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from maskformer import MaskFormerForUniversalSegmentation, MaskFormerUniversalConfig
+from maskformer import (
+    MaskFormerForUniversalSegmentation,
+    MaskFormerUniversalConfig,
+    PerPixelBaselineConfig,
+    PerPixelBaselineForSemanticSegmentation,
+)
 
 TINY = {
     "backbone": "resnet18",
@@ -37,5 +42,18 @@ def tiny_model(tiny_config):
     def make(**fields) -> MaskFormerForUniversalSegmentation:
         torch.manual_seed(0)
         return MaskFormerForUniversalSegmentation(tiny_config(**fields)).eval()
+
+    return make
+
+
+@pytest.fixture
+def tiny_per_pixel_model():
+    """A per-pixel baseline of the same size and number of labels, with weights of seed 0."""
+
+    def make(**fields) -> PerPixelBaselineForSemanticSegmentation:
+        values = {name: value for name, value in TINY.items() if name != "num_queries"}
+        values |= {"id2label": {i: f"label {i}" for i in range(4)}} | fields
+        torch.manual_seed(0)
+        return PerPixelBaselineForSemanticSegmentation(PerPixelBaselineConfig(**values)).eval()
 
     return make

@@ -48,6 +48,27 @@ def test_the_pipeline_answers_all_tasks_for_images_of_any_size(saved, size, warn
     assert [str(warning.message) for warning in recwarn if "maskformer" in str(warning.filename)] == []
 
 
+@pytest.mark.parametrize("plus", [False, True])
+def test_the_pipeline_answers_with_a_per_pixel_baseline(tiny_per_pixel_model, tmp_path, plus, warnings_of_transformers):
+    tiny_per_pixel_model(use_transformer_decoder=plus).save_pretrained(tmp_path)
+    maskformer.PerPixelBaselineImageProcessor(size={"shortest_edge": 64, "longest_edge": 128}).save_pretrained(tmp_path)
+    segmenter = pipeline("image-segmentation", model=str(tmp_path))
+    assert type(segmenter.model) is maskformer.PerPixelBaselineForSemanticSegmentation
+    assert type(segmenter.image_processor) is maskformer.PerPixelBaselineImageProcessor
+    assert type(AutoImageProcessor.from_pretrained(tmp_path, backend="pil")) is (
+        maskformer.PerPixelBaselineImageProcessorPil
+    )
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 117, 3), dtype=np.uint8))
+    for task in (None, "semantic"):
+        segments = segmenter(image, subtask=task)
+        areas = sum(np.array(segment["mask"]).astype(bool).astype(int) for segment in segments)
+        assert (areas == 1).all() and areas.shape == (50, 117)
+        assert all(segment["label"].startswith("label ") for segment in segments)
+    with pytest.raises(ValueError, match="panoptic is not supported"):
+        segmenter(image, subtask="panoptic")
+    assert [record.getMessage() for record in warnings_of_transformers] == []
+
+
 def test_auto_image_processor_gives_both_backends(saved):
     assert type(AutoImageProcessor.from_pretrained(saved)) is maskformer.MaskFormerUniversalImageProcessor
     pil = AutoImageProcessor.from_pretrained(saved, backend="pil")

@@ -8,17 +8,22 @@ import torch
 
 from helpers import fixture
 from maskformer import MaskFormerForUniversalSegmentation, MaskFormerUniversalConfig
-from maskformer.convert import from_official, to_official
+from maskformer.convert import to_official
 from maskformer.image_processing.image_prediction import image_predictions
 from maskformer.image_processing.post_processing import panoptic_segmentation, semantic_scores
 from maskformer.modeling.matcher import match
-from reference_inputs import blocky_image, blocky_labels, official_parameter
+from official_runs import (
+    FEATURES,
+    VOID,
+    close,
+    close_scores,
+    fill_with_official_weights,
+    official_gradients,
+    official_inputs,
+)
 
 pytestmark = pytest.mark.parity
 CASES = fixture("parity")["cases"]
-MEAN = torch.tensor([123.675, 116.28, 103.53]).view(3, 1, 1)
-STD = torch.tensor([58.395, 57.12, 57.375]).view(3, 1, 1)
-VOID = 255
 
 
 class Run:
@@ -31,42 +36,20 @@ class Run:
             **case["config"], dropout=0.0, id2label={index: str(index) for index in range(num_labels)}
         )
         self.model = MaskFormerForUniversalSegmentation(config)
-        self.official = to_official(self.model.state_dict(), config)
-        for name, value in self.official.items():
-            if not name.endswith(("relative_position_index", "empty_weight")):
-                self.official[name] = torch.from_numpy(official_parameter(name, tuple(value.shape)))
-        self.model.load_state_dict(from_official(self.official, config), strict=True)
+        self.official = fill_with_official_weights(self.model)
         self.inputs = make_inputs(case)
         self.embeddings = self.model.eval().model(self.inputs["pixel_values"])
         self.outputs = self.model.train()(**self.inputs)
         self.outputs.loss.backward()
 
-    def official_gradients(self) -> dict[str, torch.Tensor]:
-        """Gradients under their official names."""
-        tensors = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
-        ours = {
-            name: torch.zeros_like(value) if value.grad is None else value.grad
-            for name, value in tensors.items()
-            if name in self.model.state_dict()
-        }
-        return to_official(ours, self.model.config)
-
 
 def make_inputs(case: dict) -> dict:
-    """The batch of a case, on the official canvas."""
-    sizes, divisor = case["image_sizes"], case["size_divisor"]
-    height, width = (-(-max(side) // divisor) * divisor for side in zip(*sizes, strict=True))
-    pixel_values = torch.zeros(len(sizes), 3, height, width)
-    pixel_mask = torch.zeros(len(sizes), height, width, dtype=torch.int64)
-    mask_labels, class_labels = [], []
-    for index, (h, w) in enumerate(sizes):
-        pixel_values[index, :, :h, :w] = (torch.from_numpy(blocky_image(index, h, w)).float() - MEAN) / STD
-        pixel_mask[index, :h, :w] = 1
-        labels = torch.full((height, width), VOID)
-        labels[:h, :w] = torch.from_numpy(blocky_labels(index, h, w, case["num_labels"], VOID))
-        classes = labels.unique()
-        class_labels.append(classes[classes != VOID])
-        mask_labels.append(labels == class_labels[-1][:, None, None])  # (n, H, W)
+    """The batch of a case, with one target mask for each class that is present."""
+    pixel_values, pixel_mask, labels = official_inputs(case)
+    class_labels = [classes[classes != VOID] for classes in (one.unique() for one in labels)]
+    mask_labels = [
+        one == classes[:, None, None] for one, classes in zip(labels, class_labels, strict=True)
+    ]  # (n, H, W)
     return {
         "pixel_values": pixel_values,
         "pixel_mask": pixel_mask,
@@ -75,23 +58,12 @@ def make_inputs(case: dict) -> dict:
     }
 
 
-def close(actual: torch.Tensor, expected: dict, corner: tuple) -> None:
-    """The recorded facts of a tensor: within 2e-4 of its largest value, ten times its rounding."""
-    tolerance = 2e-4 * expected["abs_max"]
-    assert list(actual.shape) == expected["shape"]
-    assert np.abs(actual[corner].detach().numpy() - np.array(expected["corner"])).max() < tolerance
-    assert abs(actual.abs().max().item() - expected["abs_max"]) < tolerance
-    assert abs(actual.mean().item() - expected["mean"]) < tolerance
-    assert abs(actual.std().item() - expected["std"]) < tolerance
-
-
 @pytest.fixture(scope="module", params=CASES, ids=[case["configuration"] for case in CASES])
 def run(request) -> Run:
     """Each case, computed once."""
     return Run(request.param)
 
 
-FEATURES = (0, slice(3), 0, slice(3))
 CLASSES = (-1, slice(3), slice(-4, None))
 MASKS = (-1, slice(3), slice(2, 5), slice(2, 5))
 
@@ -121,12 +93,7 @@ def test_semantic_scores(run):
     for prediction, expected in zip(outputs, run.case["semantic_scores"], strict=True):
         with torch.no_grad():
             scores = semantic_scores(prediction, resize_masks_first)
-        close(scores, expected, (slice(4), slice(5, 8), slice(5, 8)))
-        counts = torch.bincount(scores.argmax(0).flatten(), minlength=run.case["num_labels"])
-        wanted = torch.zeros_like(counts)
-        for label, count in expected["argmax_histogram"].items():
-            wanted[int(label)] = count
-        assert (counts - wanted).abs().max() <= 0.002 * counts.sum()
+        close_scores(scores, expected)
 
 
 def test_panoptic_segments(run):
@@ -167,7 +134,7 @@ def test_losses(run):
 
 
 def test_gradients(run):
-    gradients = run.official_gradients()
+    gradients = official_gradients(run.model)
     norms = {name: gradients[name].norm().item() for name in run.case["gradient_norms"]}
     assert norms == pytest.approx(run.case["gradient_norms"], rel=3e-3)
     total = torch.stack([p.grad.norm() for p in run.model.parameters() if p.grad is not None]).norm().item()

@@ -1,0 +1,181 @@
+"""The per-pixel baselines that MaskFormer is compared with (section 4.1): the same network, every pixel classified.
+
+PerPixelBaseline classifies per-pixel embeddings with a 1x1 convolution. In PerPixelBaseline+ the transformer module
+gives each class an embedding, and a pixel's logit for a class is the dot product of the two.
+
+Shapes: B images of H x W, K classes, C hidden channels, C_E embedding channels.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from .configuration_maskformer import PerPixelBaselineConfig
+from .modeling_maskformer import (
+    MaskFormerUniversalModelOutput,
+    MaskFormerUniversalPreTrainedModel,
+    MaskHead,
+    PixelLevelModule,
+    attended_channels,
+)
+from .per_pixel_loss import cross_entropy_sum, labels_on_grid, number_of_valid_pixels
+from .transformer_decoder import TransformerDecoder
+
+
+@dataclass
+class PerPixelBaselineForSemanticSegmentationOutput(ModelOutput):
+    """A class for every pixel.
+
+    Args:
+        loss: sum of `loss_dict`, when labels are given.
+        loss_dict: `loss_sem_seg`, and `loss_sem_seg_0` ... for the auxiliary layers of PerPixelBaseline+, the first
+            decoder layer being 0.
+        logits: (B, K, H/4, W/4).
+        pixel_mask: (B, H, W); its shape is the canvas, its ones are the image. Post-processing needs it.
+    """
+
+    loss: torch.FloatTensor | None = None
+    loss_dict: dict[str, torch.FloatTensor] | None = None
+    logits: torch.FloatTensor | None = None
+    pixel_mask: torch.LongTensor | None = None
+
+
+class PixelClassifier(nn.Conv2d):
+    """A 1x1 convolution, a class of its own because of its initial weights."""
+
+    def __init__(self, config: PerPixelBaselineConfig):
+        super().__init__(config.mask_feature_size, config.num_labels, kernel_size=1)
+
+
+class PixelClassificationModule(nn.Module):
+    """Per-pixel embeddings to label logits."""
+
+    def __init__(self, config: PerPixelBaselineConfig):
+        super().__init__()
+        if config.use_transformer_decoder:
+            self.mask_head = MaskHead(config)
+        else:
+            self.classifier = PixelClassifier(config)
+
+    def forward(self, segment_embeddings: torch.Tensor | None, pixel_embeddings: torch.Tensor) -> torch.Tensor:
+        """Q (B, K, C) of one decoder layer, None without one, and E_pixel (B, C_E, h, w) to (B, K, h, w)."""
+        if segment_embeddings is None:
+            return self.classifier(pixel_embeddings)
+        label_embeddings = self.mask_head(segment_embeddings)  # (B, K, C_E)
+        return torch.einsum("bkc,bchw->bkhw", label_embeddings, pixel_embeddings)  # (B, K, h, w)
+
+
+class PerPixelBaselinePreTrainedModel(MaskFormerUniversalPreTrainedModel):
+    """Initialisation and loading."""
+
+    config: PerPixelBaselineConfig
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if isinstance(module, PixelClassifier):
+            init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+class PerPixelBaselineModel(PerPixelBaselinePreTrainedModel):
+    """The network up to its embeddings: pixel-level module, and the transformer module of PerPixelBaseline+."""
+
+    def __init__(self, config: PerPixelBaselineConfig):
+        super().__init__(config)
+        self.pixel_level_module = PixelLevelModule(config)
+        self.transformer_module = None
+        if config.use_transformer_decoder:
+            self.transformer_module = TransformerDecoder(config, attended_channels(config, self.pixel_level_module))
+        self.post_init()
+
+    def forward(
+        self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None = None, return_dict: bool | None = None
+    ) -> MaskFormerUniversalModelOutput:
+        """`pixel_values` (B, 3, H, W), normalised; `pixel_mask` is accepted and not used, as in the official code.
+
+        The output's `segment_embeddings` are one (B, K, C) a decoder layer, None without a decoder.
+        """
+        image_features, pixel_embeddings, attended = self.pixel_level_module(pixel_values)
+        output = MaskFormerUniversalModelOutput(
+            image_features=image_features,
+            pixel_embeddings=pixel_embeddings,
+            segment_embeddings=self.transformer_module(attended) if self.transformer_module is not None else None,
+        )
+        return output if return_dict is not False else output.to_tuple()
+
+
+class PerPixelBaselineForSemanticSegmentation(PerPixelBaselinePreTrainedModel):
+    """A per-pixel baseline with its classifier and its loss."""
+
+    def __init__(self, config: PerPixelBaselineConfig):
+        super().__init__(config)
+        self.model = PerPixelBaselineModel(config)
+        self.segmentation_module = PixelClassificationModule(config)
+        self.post_init()
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        pixel_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> PerPixelBaselineForSemanticSegmentationOutput:
+        """Classifies every pixel, and gives the cross-entropy at full resolution where labels are given.
+
+        Args:
+            pixel_values: (B, 3, H, W), normalised.
+            pixel_mask: (B, H, W), one on the image and zero on padding; handed on to post-processing, not used.
+            labels: integers (B, H, W) on the padded canvas, `config.ignore_index` where there is no class.
+
+        Raises `ValueError` where labels do not fit the images or the label set.
+        """
+        batch, _, height, width = pixel_values.shape
+        embeddings = self.model(pixel_values)
+        segment_embeddings = embeddings.segment_embeddings or (None,)
+        logits = self.segmentation_module(segment_embeddings[-1], embeddings.pixel_embeddings)  # (B, K, H/4, W/4)
+        loss_dict = None
+        if labels is not None:
+            if labels.shape != (batch, height, width):
+                raise ValueError(
+                    f"labels of shape {tuple(labels.shape)} do not fit pixel_values; it must be"
+                    f" ({batch}, {height}, {width}), the padded canvas"
+                )
+            loss_dict = self.losses(logits, segment_embeddings[:-1], embeddings.pixel_embeddings, labels)
+        if pixel_mask is None:
+            pixel_mask = torch.ones(batch, height, width, dtype=torch.int64, device=pixel_values.device)
+        output = PerPixelBaselineForSemanticSegmentationOutput(
+            loss=sum(loss_dict.values()) if loss_dict else None,
+            loss_dict=loss_dict,
+            logits=logits,
+            pixel_mask=pixel_mask,
+        )
+        return output if return_dict is not False else output.to_tuple()
+
+    def losses(
+        self,
+        logits: torch.Tensor,
+        auxiliary_embeddings: tuple[torch.Tensor, ...],
+        pixel_embeddings: torch.Tensor,
+        labels: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """The losses of all layers by their official names. Logits of auxiliary layers exist one layer at a time."""
+        ignore_index = self.config.ignore_index
+        labels = labels_on_grid(labels, logits, ignore_index)
+        valid_pixels = number_of_valid_pixels(labels, ignore_index)
+        losses = {"loss_sem_seg": cross_entropy_sum(logits, labels, ignore_index) / valid_pixels}
+        if self.config.deep_supervision:
+            for layer, segment_embeddings in enumerate(auxiliary_embeddings):
+                layer_logits = self.segmentation_module(segment_embeddings, pixel_embeddings)  # (B, K, H/4, W/4)
+                losses[f"loss_sem_seg_{layer}"] = cross_entropy_sum(layer_logits, labels, ignore_index) / valid_pixels
+        return losses
+
+
+__all__ = [
+    "PerPixelBaselineForSemanticSegmentation",
+    "PerPixelBaselineForSemanticSegmentationOutput",
+    "PerPixelBaselineModel",
+    "PerPixelBaselinePreTrainedModel",
+]
