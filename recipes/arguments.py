@@ -77,7 +77,8 @@ class TrainingArguments:
     """The optimisation (section 4.1) and the run.
 
     Args:
-        backbone_weights: file of pre-trained backbone weights, or `package:NAME/PATH` inside an installed package.
+        backbone_weights: file of pre-trained backbone weights (detectron2's, torchvision's, Swin's or timm's),
+            `package:NAME/PATH` inside an installed package, or `timm/NAME` on the Hub.
         max_steps: number of steps.
         max_minutes: the run ends after these minutes, if not earlier; the learning rate follows whatever is nearer to
             its end.

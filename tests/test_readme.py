@@ -11,6 +11,7 @@ from PIL import Image
 
 import maskformer
 from helpers import ROOT
+from maskformer.convert.__main__ import make_parser
 from maskformer.recipes.command_line import parse_overrides
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -40,6 +41,9 @@ def test_commands_name_what_exists(command):
     words = shlex.split(command, comments=True)
     if words[0] == "make":
         assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text()
+        return
+    if "maskformer.convert" in words:
+        make_parser().parse_args(words[words.index("maskformer.convert") + 1 :])
         return
     script = next(word for word in words if word.startswith("scripts/"))
     assert (ROOT / script).is_file()
