@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from pycocotools import mask as coco
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from helpers import fixture
 from maskformer.image_processing import row_blocks
 from maskformer.image_processing.image_prediction import ImagePrediction, image_predictions
 from maskformer.image_processing.image_processing_maskformer import (
@@ -20,66 +18,18 @@ from maskformer.image_processing.image_processing_maskformer import (
     PerPixelBaselineImageProcessor,
 )
 from maskformer.image_processing.post_processing import semantic_scores, semantic_segmentation
-
-CASES = fixture("postprocess")["cases"]
-BIG = 20.0  # a logit whose sigmoid or softmax is 0 or 1 to 1e-8
-
-
-def query_logits(
-    seed: int, num_queries: int, num_labels: int, size: tuple[int, int]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Class logits (N, K+1) and smooth mask logits (N, *size) from numpy's frozen generator."""
-    random = np.random.RandomState(seed)
-    classes = torch.from_numpy(3 * random.standard_normal((num_queries, num_labels + 1))).float()
-    classes[:, -1] += 7
-    coarse = torch.from_numpy(random.standard_normal((num_queries, 5, 6))).float() * 12 - 6
-    return classes, bilinear(coarse, size)
-
-
-def bilinear(x: torch.Tensor, size) -> torch.Tensor:
-    return F.interpolate(x[None], size=tuple(size), mode="bilinear", align_corners=False)[0]  # (C, *size)
-
-
-def pixel_mask(canvas, *image_sizes) -> torch.Tensor:
-    mask = torch.zeros(len(image_sizes), *canvas, dtype=torch.int64)
-    for one, (height, width) in zip(mask, image_sizes, strict=True):
-        one[:height, :width] = 1
-    return mask
-
-
-def outputs_of(classes, masks, mask=None):
-    """A batch of one image, or of several where the tensors have a batch axis."""
-    if classes.ndim == 2:
-        classes, masks = classes[None], masks[None]
-    return SimpleNamespace(class_queries_logits=classes, masks_queries_logits=masks, pixel_mask=mask)
-
-
-def reference_case(case):
-    classes, masks = query_logits(case["seed"], case["num_queries"], case["num_labels"], case["mask_size"])
-    return outputs_of(classes, masks, pixel_mask(case["canvas_size"], case["image_size"]))
-
-
-def binary_outputs(labels, masks, num_labels=4, confidence=BIG):
-    """Queries that are sure of `labels` and of the binary `masks` (N, H, W), on a canvas of the masks' own size.
-
-    `confidence` is the margin of each class logit; a number or one a query.
-    """
-    masks = torch.as_tensor(np.asarray(masks))
-    classes = torch.zeros(len(labels), num_labels + 1)
-    classes[range(len(labels)), labels] = torch.as_tensor(confidence, dtype=torch.float32)
-    logits = torch.where(masks.bool(), BIG, -BIG)
-    return outputs_of(classes, logits, pixel_mask(masks.shape[-2:], masks.shape[-2:]))
-
-
-def confidence_for(probability: float, num_labels: int = 4) -> float:
-    """The class logit margin at which softmax over K + 1 gives `probability`."""
-    return float(np.log(probability * num_labels / (1 - probability)))
-
-
-def rectangle(size, top, bottom, left, right):
-    mask = np.zeros(size, bool)
-    mask[top:bottom, left:right] = True
-    return mask
+from query_outputs import (
+    BIG,
+    CASES,
+    bilinear,
+    binary_outputs,
+    confidence_for,
+    outputs_of,
+    pixel_mask,
+    query_logits,
+    rectangle,
+    reference_case,
+)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"seed{case['seed']}")
@@ -123,74 +73,6 @@ def test_panoptic_answer_is_the_official_one(case):
     for segment, (_, area) in zip(segments, case["panoptic"]["segments"], strict=True):
         assert abs(areas[segment["id"]] - area) <= tolerance
     assert abs(areas[0] - case["panoptic"]["void_area"]) <= tolerance
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"seed{case['seed']}")
-def test_detr_panoptic_answer_is_the_official_one(case):
-    stuff = list(range(case["num_things"], case["num_labels"]))
-    [answer] = MaskFormerUniversalImageProcessor(label_ids_to_fuse=stuff).post_process_panoptic_segmentation(
-        reference_case(case), case["threshold"], target_sizes=[case["output_size"]], method="detr"
-    )
-    segments, expected = answer["segments_info"], case["panoptic_detr"]["segments"]
-    areas = torch.bincount(answer["segmentation"].flatten(), minlength=len(segments) + 1).tolist()
-    assert answer["segmentation"].dtype == torch.int32 and areas[0] == 0
-    assert [s["id"] for s in segments] == list(range(1, len(segments) + 1))
-    assert [s["label_id"] for s in segments] == [label for label, _ in expected]
-    assert [s["was_fused"] for s in segments] == [s["label_id"] in stuff for s in segments]
-    for segment, (_, area) in zip(segments, expected, strict=True):
-        assert abs(areas[segment["id"]] - area) <= 0.002 * answer["segmentation"].numel()
-
-
-def test_detr_gives_pixels_by_mask_logit_and_drops_small_segments():
-    size = (10, 12)
-    halves, spot = [np.zeros(size, bool) for _ in range(2)], np.zeros(size, bool)
-    halves[0][:, :6], halves[1][:, 6:] = True, True
-    spot[2, 2:6] = True  # 4 pixels
-    outputs = binary_outputs([0, 0, 2], [*halves, spot], confidence=[BIG, 3.0, BIG])
-    outputs.masks_queries_logits[0, 2] += torch.from_numpy(spot)  # higher there than the half
-    processor = MaskFormerUniversalImageProcessor(label_ids_to_fuse=[1])
-    [answer] = processor.post_process_panoptic_segmentation(outputs, 0.5, method="detr")
-    assert [s["label_id"] for s in answer["segments_info"]] == [0, 0]
-    assert torch.equal(answer["segmentation"], torch.from_numpy(np.where(halves[0], 1, 2)).int())
-
-    # A label's probability decides whether a query counts, and not which pixels it wins.
-    outputs.masks_queries_logits[0, 1] += 2 * BIG + 1
-    [answer] = processor.post_process_panoptic_segmentation(outputs, 0.5, method="detr")
-    assert [s["score"] for s in answer["segments_info"]] == [pytest.approx(np.exp(3) / (np.exp(3) + 4), rel=1e-4)]
-    assert (answer["segmentation"] == 1).all()
-    [answer] = processor.post_process_panoptic_segmentation(outputs, 0.99, method="detr")
-    assert len(answer["segments_info"]) == 1 and (answer["segmentation"] == 1).all()
-
-    # Stuff is fused first; the queries that lost their pixels so are dropped, and those pixels go to what is left.
-    [answer] = processor.post_process_panoptic_segmentation(
-        binary_outputs([0, 0, 2], [*halves, spot]), 0.5, label_ids_to_fuse=[0], method="detr"
-    )
-    assert [(s["label_id"], s["was_fused"]) for s in answer["segments_info"]] == [(0, True)]
-    assert (answer["segmentation"] == 1).all()
-
-
-@pytest.mark.parametrize("output_size", [(37, 51), (8, 5), (90, 131)])
-def test_detr_answer_equals_whole_tensors(monkeypatch, output_size):
-    """Blocks of rows and the rows that are left out change nothing."""
-    monkeypatch.setattr(row_blocks, "BLOCK_ELEMENTS", 2000)
-    classes, masks = query_logits(5, 12, 6, (16, 20))
-    classes[:, -1] -= 7
-    outputs = outputs_of(classes, masks, pixel_mask((64, 80), (50, 71)))
-    [answer] = MaskFormerUniversalImageProcessor().post_process_panoptic_segmentation(
-        outputs, 0.3, target_sizes=[output_size], method="detr"
-    )
-    scores, labels = classes.softmax(-1).max(-1)
-    keep = (labels != 6) & (scores > 0.3)
-    labels, masks = labels[keep], bilinear(masks[keep], (64, 80))[:, :50, :71]
-    while True:
-        winner = Image.fromarray(masks.argmax(0).numpy().astype(np.int32)).resize(output_size[::-1], Image.NEAREST)
-        winner = torch.from_numpy(np.array(winner))
-        large = torch.bincount(winner.flatten(), minlength=len(labels)) > 4
-        if large.all():
-            break
-        labels, masks = labels[large], masks[large]
-    assert [s["label_id"] for s in answer["segments_info"]] == labels.tolist()
-    assert (answer["segmentation"] != winner + 1).float().mean() < 0.002
 
 
 def plain_scores(p: ImagePrediction, first: bool) -> torch.Tensor:
