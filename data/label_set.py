@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -103,3 +104,16 @@ def distinct_color(index: int) -> tuple[int, int, int]:
     value = (0.95, 0.75, 0.6)[(index // 7) % 3]
     red, green, blue = colorsys.hsv_to_rgb(hue, (0.65, 0.9)[(index // 21) % 2], value)
     return int(255 * red), int(255 * green), int(255 * blue)
+
+
+def check_same_labels(expected: LabelSet | Sequence[str], given: LabelSet, of: str, where: str) -> None:
+    """Raises `ValueError`, naming the first difference, unless `given` has the labels `expected`, in their order.
+
+    `of` and `where` say whose labels the two are.
+    """
+    names = expected.names if isinstance(expected, LabelSet) else list(expected)
+    for index, (one, other) in enumerate(itertools.zip_longest(names, given.names)):
+        if one != other:
+            raise ValueError(f"label {index} is {one!r} in {of}, but {other!r} in {where}; labels must be the same")
+    if isinstance(expected, LabelSet) and list(expected.is_thing) != list(given.is_thing):
+        raise ValueError(f"{of} and {where} disagree on which labels are things")

@@ -19,14 +19,15 @@ from transformers.utils.logging import disable_progress_bar
 from maskformer import MaskFormerForUniversalSegmentation, MaskFormerUniversalConfig
 from maskformer.convert import load_backbone_weights
 from maskformer.data.example import BadSample
+from maskformer.data.label_set import check_same_labels
 from maskformer.data.loading import TrainingExamples, training_batches
 from maskformer.data.sources import load_source
 from maskformer.recipes.command_line import parse_with_recipe, recipe_parser
-from maskformer.training.checkpoint import load_state, recover, save_model
+from maskformer.training.checkpoint import load_metrics, load_state, recover, save_model
 from maskformer.training.curves import draw_curves
 from maskformer.training.evaluation import evaluate, in_one_line
 from maskformer.training.history import append_row
-from maskformer.training.optimization import build_optimizer, learning_rate_factor, set_learning_rate
+from maskformer.training.optimization import build_optimizer, learning_rate_factor, restore_optimizer, set_learning_rate
 from maskformer.training.pictures import draw_validation
 
 EXAMPLE = "accelerate launch scripts/train.py --recipe shapes/demo --output_dir outputs/demo --max_minutes 2"
@@ -41,6 +42,8 @@ def parse_arguments():
     parser.add_argument("--overwrite_output_dir", action="store_true", help="replace the run that is in --output_dir")
     parser.add_argument("--on_bad_sample", choices=("raise", "skip"), default="raise", help="unusable examples")
     folder = parser.parse_known_args()[0].output_dir
+    if folder.exists() and not folder.is_dir():
+        parser.error(f"--output_dir {folder} is a file; a folder is needed")
     saved = folder / "recipe.yaml"
     arguments, recipe = parse_with_recipe(parser, default=str(saved) if saved.is_file() else "shapes/demo")
     if arguments.resume:
@@ -115,7 +118,7 @@ class Recorder:
         self.accelerator, self.recipe = accelerator, recipe
         self.folder, self.skip_bad = arguments.output_dir, arguments.on_bad_sample == "skip"
         self.image_processor, self.validation = image_processor, validation
-        self.best: dict | None = None
+        self.best: dict | None = None  # metrics of the checkpoint `best`
 
     def row(self, **values) -> None:
         """Adds a row to the history."""
@@ -125,9 +128,8 @@ class Recorder:
     def save(self, model, optimizer, step: int, seconds: float) -> None:
         """Writes the checkpoint `last`."""
         if self.accelerator.is_main_process:
-            state = {"optimizer": optimizer.state_dict(), "step": step, "seconds": seconds, "best": self.best}
+            state = {"optimizer": optimizer.state_dict(), "step": step, "seconds": seconds}
             save_model(self.folder / "last", self.accelerator.unwrap_model(model), self.image_processor, state)
-        self.accelerator.wait_for_everyone()
 
     def evaluate(self, model, step: int) -> dict:
         """Evaluates on the validation split; the best model so far becomes the checkpoint `best`."""
@@ -140,7 +142,7 @@ class Recorder:
         if self.best is None or not metrics[name] < self.best[name]:
             self.best = metrics
             if self.accelerator.is_main_process:
-                save_model(self.folder / "best", model, self.image_processor)
+                save_model(self.folder / "best", model, self.image_processor, metrics=metrics)
                 picture = self.folder / "validation.png"
                 draw_validation(model, self.image_processor, self.validation, arguments, picture)
         if self.accelerator.is_main_process:
@@ -156,8 +158,8 @@ def train(accelerator, recorder, recipe, model, examples, state: dict | None) ->
     optimizer = build_optimizer(model, training)
     start = state["step"] if state else 0
     if state:
-        optimizer.load_state_dict(state["optimizer"])
-        recorder.best = state["best"]
+        restore_optimizer(optimizer, state["optimizer"])
+        recorder.best = load_metrics(recorder.folder / "best")
     loader = training_batches(
         examples,
         recorder.image_processor,
@@ -172,12 +174,19 @@ def train(accelerator, recorder, recipe, model, examples, state: dict | None) ->
     model.train()
     clock = Clock(training, state["seconds"] if state else 0.0)
     bar = tqdm(total=training.max_steps, initial=start, desc="training", disable=not accelerator.is_main_process)
-    sums, logged = {}, start
-    for step, batch in enumerate(loader, start):
+    sums, logged, done = {}, start, start
+    batches = enumerate(loader, start)
+    while done < training.max_steps:
+        try:
+            step, batch = next(batches, (done, None))
+        except BadSample:
+            recorder.save(model, optimizer, done, clock.seconds)  # nothing that was learnt is lost
+            raise
         progress = clock.progress(step)
-        if progress >= 1:
+        if progress >= 1 or batch is None:
             break
-        torch.manual_seed((training.seed * 2**32 + step) * accelerator.num_processes + accelerator.process_index)
+        place = (training.seed * 2**32 + step) * accelerator.num_processes + accelerator.process_index
+        torch.manual_seed(place % 2**63)
         rate = set_learning_rate(optimizer, learning_rate_factor(step, progress, training))
         losses = train_step(accelerator, model, optimizer, batch, training.clip_norm)
         sums = {name: sums.get(name, 0) + value for name, value in losses.items()}
@@ -193,12 +202,11 @@ def train(accelerator, recorder, recipe, model, examples, state: dict | None) ->
             recorder.save(model, optimizer, done, clock.seconds)
         if done % training.eval_steps == 0:
             metrics = recorder.evaluate(model, done)
-            tqdm.write(f"step {done}: {in_one_line(metrics)}")
-    else:
-        step = training.max_steps
+            if accelerator.is_main_process:
+                tqdm.write(f"step {done}: {in_one_line(metrics)}")
     bar.close()
-    recorder.save(model, optimizer, step, clock.seconds)
-    recorder.evaluate(model, step)
+    recorder.save(model, optimizer, done, clock.seconds)
+    recorder.evaluate(model, done)
 
 
 def main() -> None:
@@ -213,10 +221,13 @@ def main() -> None:
         examples = TrainingExamples(
             source, recipe.data.build_augmentation(), recipe.training.seed, arguments.on_bad_sample
         )
+        check_same_labels(source.labels, validation.labels, "the training data", "the validation data")
         image_processor = recipe.build_image_processor(source.labels)
         state = load_state(folder / "last") if arguments.resume else None
         if state:
             model = MaskFormerForUniversalSegmentation.from_pretrained(folder / "last")
+            known = [model.config.id2label[index] for index in range(model.config.num_labels)]
+            check_same_labels(known, source.labels, "the checkpoint", "the training data")
         else:
             model = MaskFormerForUniversalSegmentation(recipe.build_config(source.labels))
             if recipe.training.backbone_weights:
@@ -231,7 +242,11 @@ def main() -> None:
     try:
         train(accelerator, recorder, recipe, model, examples, state)
     except BadSample as error:
-        sys.exit(f"error: {error}\n(--on_bad_sample skip leaves such examples out)")
+        # A loader's process puts its traceback before the message.
+        message = str(error).strip().splitlines()[-1].removeprefix(f"{BadSample.__module__}.BadSample: ")
+        sys.exit(f"error: {message}\n(what was learnt is in {folder / 'last'}; --resume --on_bad_sample skip goes on)")
+    except (FloatingPointError, ValueError) as error:
+        sys.exit(f"error: {error}")
     if accelerator.is_main_process:
         print(f"model {folder / 'best'}, pictures {folder / 'validation.png'} and {folder / 'curves.png'}")
         print(in_one_line(recorder.best))

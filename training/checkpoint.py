@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,7 +11,10 @@ from pathlib import Path
 
 import torch
 
+from maskformer.training.history import write_json
+
 STATE = "training_state.pt"
+METRICS = "metrics.json"
 
 
 @contextlib.contextmanager
@@ -42,13 +46,15 @@ def recover(folder: Path) -> None:
         os.rename(old, folder)
 
 
-def save_model(folder: Path, model, image_processor, state: dict | None = None) -> None:
-    """Writes what `from_pretrained` loads, and with `state` what resuming needs, all or nothing."""
+def save_model(folder: Path, model, image_processor, state: dict | None = None, metrics: dict | None = None) -> None:
+    """Writes what `from_pretrained` loads, with `state` what resuming needs, and `metrics`, all or nothing."""
     with replace_folder(folder) as new:
         model.save_pretrained(new)
         image_processor.save_pretrained(new)
         if state is not None:
             torch.save(state, new / STATE)
+        if metrics is not None:
+            write_json(new / METRICS, metrics)
 
 
 def load_state(folder: Path) -> dict:
@@ -60,3 +66,13 @@ def load_state(folder: Path) -> dict:
     if not (folder / STATE).is_file():
         raise ValueError(f"{folder}: there is no checkpoint to resume from")
     return torch.load(folder / STATE, map_location="cpu", weights_only=True)
+
+
+def load_metrics(folder: Path) -> dict | None:
+    """The metrics that stand beside a model; None where there are none."""
+    recover(folder)
+    path = folder / METRICS
+    if not path.is_file():
+        return None
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    return {name: float("nan") if value is None else value for name, value in metrics.items()}

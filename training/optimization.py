@@ -16,23 +16,28 @@ def build_optimizer(model: nn.Module, arguments: TrainingArguments) -> torch.opt
     The backbone learns at `backbone_multiplier` times the rate; normalisations, embeddings and relative position biases
     do not decay.
     """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for module_name, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:
                 continue
             in_backbone = "backbone" in module_name.split(".")
-            rate = arguments.learning_rate * (arguments.backbone_multiplier if in_backbone else 1.0)
             undecayed = isinstance(module, (*NORMS, nn.Embedding)) or name == "relative_position_bias_table"
-            decay = 0.0 if undecayed else arguments.weight_decay
-            groups.setdefault((rate, decay), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": parameters, "lr": rate, "initial_lr": rate, "weight_decay": decay}
-            for (rate, decay), parameters in groups.items()
-        ],
-        fused=True,
-    )
+            groups.setdefault((in_backbone, undecayed), []).append(parameter)
+    settings = []
+    for (in_backbone, undecayed), parameters in groups.items():
+        rate = arguments.learning_rate * (arguments.backbone_multiplier if in_backbone else 1.0)
+        decay = 0.0 if undecayed else arguments.weight_decay
+        settings.append({"params": parameters, "lr": rate, "initial_lr": rate, "weight_decay": decay})
+    return torch.optim.AdamW(settings, fused=True)
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
+    """Fills `optimizer` from a saved state, but keeps its own rates and decays, which may have been changed since."""
+    settings = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, values in zip(optimizer.param_groups, settings, strict=True):
+        group.update(values)
 
 
 def learning_rate_factor(step: int, progress: float, arguments: TrainingArguments) -> float:

@@ -15,41 +15,7 @@ from safetensors.torch import load_file
 from folders import write_panoptic_folder, write_semantic_folder
 from helpers import ROOT
 from maskformer import load_recipe
-
-TINY = [
-    *("--backbone", "resnet18", "--backbone_weights", "null", "--feature_size", "32", "--mask_feature_size", "16"),
-    *("--hidden_size", "32", "--intermediate_size", "32", "--decoder_layers", "2", "--max_minutes", "null"),
-    *(
-        "--batch_size",
-        "2",
-        "--validation_scenes",
-        "3",
-        "--train_scenes",
-        "8",
-        "--log_steps",
-        "1",
-        "--warmup_steps",
-        "2",
-    ),
-]
-
-
-def run(script: str, *words) -> None:
-    """Runs `scripts/NAME.py` in this process with these command-line words."""
-    before = sys.argv
-    sys.argv = [str(ROOT / "scripts" / f"{script}.py"), *map(str, words)]
-    try:
-        runpy.run_path(sys.argv[0], run_name="__main__")
-    finally:
-        sys.argv = before
-
-
-def fails(capsys, script: str, *words) -> str:
-    """Runs a script that must end with exit code 2, and returns what it says."""
-    with pytest.raises(SystemExit) as stop:
-        run(script, *words)
-    assert stop.value.code == 2
-    return capsys.readouterr().err
+from script_runs import TINY, fails, rows, run
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +25,6 @@ def trained(tmp_path_factory):
     words = ["--eval_steps", "2", "--save_steps", "2", "--max_steps", "4"]
     run("train", "--recipe", "shapes/demo", "--output_dir", folder, *TINY, *words)
     return folder
-
-
-def rows(folder) -> list[dict]:
-    """The history of a run."""
-    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
 
 
 def test_a_run_leaves_models_history_and_pictures(trained):
