@@ -14,8 +14,12 @@ from .transformer_decoder import FeedForward, TransformerDecoder
 
 
 @torch.no_grad()
-def initialize(module: nn.Module) -> None:
-    """Initialises `module` itself; called for children before their parents, so that a parent has the last word."""
+def initialize(module: nn.Module, pre_norm: bool = False) -> None:
+    """Initialises `module` itself; called for children before their parents, so that a parent has the last word.
+
+    Attention and feed-forward layers start as officially, but with `pre_norm`, which no official model has, as torch
+    makes them: sublayers that start smaller beside their residuals learn faster (docs/deviations.md).
+    """
     if hasattr(module, "init_non_persistent_buffers"):  # timm's positions, which are in no checkpoint
         module.init_non_persistent_buffers()
     elif isinstance(module, nn.Linear):
@@ -32,6 +36,8 @@ def initialize(module: nn.Module) -> None:
             init.zeros_(module.num_batches_tracked)
     elif isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
         initialize_norm(module)
+    elif isinstance(module, (MultiHeadAttention, FeedForward)) and pre_norm:
+        return
     elif isinstance(module, MultiHeadAttention):
         for projection in (module.q_proj, module.k_proj, module.v_proj):
             # The official projections are one (3C, C) matrix, whose Xavier bound is smaller by the square root of 2.

@@ -125,7 +125,7 @@ class MaskFormerUniversalPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        initialize(module)
+        initialize(module, pre_norm=self.config.pre_norm)
 
     def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False):
         # For code outside of transformers it would skip modules without parameters of their own (attention, decoder),

@@ -81,3 +81,10 @@ def test_another_number_of_queries_is_drawn_anew(tiny_model, tiny_config, tmp_pa
     queries = "model.transformer_module.query_embeddings.weight"
     assert state[queries].std().item() == pytest.approx(1, rel=0.1)
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items() if name != queries)
+
+
+def test_pre_norm_layers_start_as_torch_makes_them(tiny_model):
+    for layer in tiny_model(pre_norm=True, **FIELDS).model.transformer_module.layers:
+        for linear in (layer.self_attention.q_proj, layer.cross_attention.out_proj, layer.feed_forward[0]):
+            bounded(linear.weight, 1 / math.sqrt(32))
+        bounded(layer.feed_forward[3].weight, 1 / math.sqrt(64))
