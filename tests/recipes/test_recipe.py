@@ -128,6 +128,12 @@ def test_unknown_names_are_answered_with_the_nearest():
         ("model: {use_transformer_decoder: true}", "section 'model' has no 'use_transformer_decoder'"),
         ("model: {num_queries: many}", "'num_queries' expected int, got str"),
         ("model: {hidden_size: 33}", "hidden_size must be a multiple of 32"),
+        *(
+            (f"{section}: 3", f"section '{section}' must be a mapping of names to values, not 3")
+            for section in ("data", "training", "evaluation", "model", "image_processor", "published")
+        ),
+        ("model: {1: 2}", "section 'model' has no 1"),
+        ("image_processor: {size: abc}", "abc"),
         ("- a", "a recipe is a mapping"),
         ("a: [", "not valid YAML"),
     ],
@@ -137,3 +143,16 @@ def test_files_that_are_no_recipe_are_refused(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "message"),
+    [
+        ("resnet50", r"timm's 'resnet50' does not take the backbone_kwargs {'foo': 1}: .*unexpected keyword"),
+        ("swin_tiny_patch4_window7_224", "a Swin Transformer has no backbone_kwargs foo; it has drop_path_rate, "),
+    ],
+)
+def test_unknown_changes_of_a_backbone_are_refused(backbone, message):
+    recipe = load_recipe("shapes/demo").override({"backbone": backbone, "backbone_kwargs": {"foo": 1}})
+    with torch.device("meta"), pytest.raises(ValueError, match=message):
+        MaskFormerForUniversalSegmentation(recipe.build_config(SHAPES_LABELS))
