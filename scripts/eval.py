@@ -9,15 +9,15 @@ import sys
 from pathlib import Path
 
 from accelerate import Accelerator
-from transformers import AutoImageProcessor
 from transformers.utils.logging import disable_progress_bar
 
-from maskformer import MaskFormerForUniversalSegmentation
 from maskformer.data.example import BadSample
 from maskformer.data.sources import load_source
+from maskformer.modeling.configuration_maskformer import MaskFormerUniversalConfig
 from maskformer.recipes.command_line import parse_with_recipe, recipe_parser
 from maskformer.training.evaluation import evaluate, in_one_line
 from maskformer.training.history import write_json
+from maskformer.training.model_folder import load_model_folder
 from maskformer.training.pictures import draw_validation
 
 EXAMPLE = "python scripts/eval.py --model outputs/demo/best"
@@ -58,8 +58,9 @@ def main() -> None:
     folder = arguments.output_dir or arguments.model
     try:
         source = load_source(recipe.data, "validation")
-        model = MaskFormerForUniversalSegmentation.from_pretrained(arguments.model).to(accelerator.device)
-        image_processor = AutoImageProcessor.from_pretrained(arguments.model, backend="pil")
+        # Panoptic quality is of mask classification only.
+        model, image_processor = load_model_folder(arguments.model, (MaskFormerUniversalConfig.model_type,))
+        model.to(accelerator.device)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     if model.config.num_labels != len(source.labels):

@@ -11,13 +11,12 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
-from transformers import AutoImageProcessor
 from transformers.utils.logging import disable_progress_bar
 
-from maskformer import MaskFormerForUniversalSegmentation
 from maskformer.image_processing.image_loading import load_image
 from maskformer.image_processing.visualization import draw_segments, draw_semantic
 from maskformer.training.history import write_json
+from maskformer.training.model_folder import load_model_folder
 
 EXAMPLE = "python scripts/predict.py --model outputs/demo/best --output_dir outputs/answers photo.jpg folder/"
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
@@ -107,14 +106,15 @@ def main() -> None:
     disable_progress_bar()  # of transformers, which shows one for every file
     try:
         images = find_images(arguments.inputs)
-        if not (arguments.model / "config.json").is_file():
-            raise ValueError(f"{arguments.model} is not a model folder: it has no config.json")
         names = output_names(images)
         there = [name for name in names.values() if (arguments.output_dir / f"{name}.png").exists()]
         if there and not arguments.overwrite:
             raise ValueError(f"{arguments.output_dir} already holds answers ({there[0]}.png); use --overwrite")
-        model = MaskFormerForUniversalSegmentation.from_pretrained(arguments.model).to(Accelerator().device).eval()
-        image_processor = AutoImageProcessor.from_pretrained(arguments.model, backend="pil")
+        model, image_processor = load_model_folder(arguments.model)
+        if not hasattr(image_processor, f"post_process_{arguments.task}_segmentation"):
+            kind = model.config.model_type
+            raise ValueError(f"{arguments.model}: a {kind} model has no {arguments.task} answers; use --task semantic")
+        model.to(Accelerator().device)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
