@@ -69,11 +69,14 @@ class Recipe:
         """The image processor of training and test, for the recipe's label set or another.
 
         The recipe's own labels come with the value of void pixels in the dataset's files; other labels might use it.
+        A MaskFormer's carries the thresholds of the recipe, as `test_protocol`.
         """
         ignore_index = self.data.ignore_index if labels is None else None
         labels = labels or self.label_set()
         _, processor_class = MODELS[self.model_type]
         values = {"ignore_index": ignore_index, "label_ids_to_fuse": labels.stuff_ids, "num_labels": len(labels)}
+        if processor_class is MaskFormerUniversalImageProcessorPil:
+            values["test_protocol"] = self.evaluation.protocol()
         return processor_class(**(values | self.image_processor))
 
     def override(self, values: dict[str, Any]) -> Recipe:

@@ -31,7 +31,7 @@ def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser.add_argument("--model", type=Path, required=True, help="folder of a trained model")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder of the answers")
     parser.add_argument("--task", choices=("panoptic", "instance", "semantic"), default="panoptic")
-    parser.add_argument("--threshold", type=float, default=0.5, help="least score of a segment")
+    parser.add_argument("--threshold", type=float, help="least score of a segment; by default the model's, or 0.5")
     parser.add_argument("--overwrite", action="store_true", help="replace answers that are there")
     parser.add_argument("--on_bad_sample", choices=("raise", "skip"), default="skip", help="unreadable images")
     return parser, parser.parse_args()
@@ -69,7 +69,7 @@ def output_names(images: list[Path]) -> dict[Path, str]:
 
 
 @torch.inference_mode()
-def segment(model, image_processor, image, task: str, threshold: float) -> tuple[dict, object]:
+def segment(model, image_processor, image, task: str, threshold: float | None) -> tuple[dict, object]:
     """The answer for one image (H, W, 3), as JSON values and as a picture."""
     inputs = image_processor(images=image, return_tensors="pt").to(model.device)
     outputs = model(**inputs)
@@ -84,7 +84,12 @@ def segment(model, image_processor, image, task: str, threshold: float) -> tuple
         segments = [{"label": names[i], "label_id": i, "area": area} for i, area in enumerate(counts) if area]
         return {"segments": segments}, draw_semantic(image, labels, names, colors)
     post_process = getattr(image_processor, f"post_process_{task}_segmentation")
-    (answer,) = post_process(outputs, threshold=threshold, target_sizes=size)
+    settings = {"threshold": 0.5}
+    if task == "panoptic":
+        settings |= image_processor.test_protocol or {}
+    if threshold is not None:
+        settings["threshold"] = threshold
+    (answer,) = post_process(outputs, target_sizes=size, **settings)
     areas = torch.bincount(answer["segmentation"].flatten().long(), minlength=len(answer["segments_info"]) + 1).tolist()
     segments = [
         {"id": info["id"], "label": names[info["label_id"]], **info, "area": areas[info["id"]]}

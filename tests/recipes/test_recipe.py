@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 
 import pytest
 import torch
@@ -48,6 +49,20 @@ def test_a_recipe_with_a_label_set_needs_no_other(name, tmp_path):
     image_processor.save_pretrained(tmp_path)
     assert AutoConfig.from_pretrained(tmp_path).to_dict() == config.to_dict() | {"_name_or_path": str(tmp_path)}
     assert type(AutoImageProcessor.from_pretrained(tmp_path, backend="pil")) is type(image_processor)
+
+
+def test_the_image_processor_carries_the_test_protocol(tmp_path):
+    """Through saving, in the words of the post-processing; its own defaults are those of the paper's code."""
+    recipe = load_recipe("coco-panoptic/maskformer_detr_r50").override({"mask_threshold": 0.4})
+    expected = {"threshold": 0.85, "mask_threshold": 0.4, "overlap_mask_area_threshold": 0.8, "method": "detr"}
+    recipe.build_image_processor().save_pretrained(tmp_path)
+    for backend in ("pil", "torchvision"):
+        image_processor = AutoImageProcessor.from_pretrained(tmp_path, backend=backend)
+        assert image_processor.test_protocol == expected
+    post_process = inspect.signature(image_processor.post_process_panoptic_segmentation).parameters
+    defaults = {"threshold": 0.8, "mask_threshold": 0.5, "overlap_mask_area_threshold": 0.8, "method": "maskformer"}
+    assert {name: post_process[name].default for name in expected} == defaults
+    assert load_recipe("ade20k-150/per_pixel_baseline_r50").build_image_processor().test_protocol is None
 
 
 def test_a_recipe_without_a_label_set_needs_one():

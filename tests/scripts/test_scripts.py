@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from folders import write_panoptic_folder, write_semantic_folder
+from folders import edit_json, write_panoptic_folder, write_semantic_folder
 from helpers import ROOT
 from maskformer import (
     PerPixelBaselineConfig,
@@ -21,6 +21,7 @@ from maskformer import (
     PerPixelBaselineImageProcessorPil,
     load_recipe,
 )
+from maskformer.data.sources import load_source
 
 TINY = [
     *("--backbone", "resnet18", "--backbone_weights", "null", "--feature_size", "32", "--mask_feature_size", "16"),
@@ -155,8 +156,6 @@ def test_bad_samples_stop_training_or_are_skipped(tmp_path):
 
 
 def test_training_and_evaluation_take_images_that_are_all_void(tmp_path):
-    from folders import edit_json
-
     folder = write_panoptic_folder(tmp_path / "data", count=2)
     for index in range(2):
         Image.fromarray(np.zeros((128, 128, 3), np.uint8)).save(folder / "panoptic" / f"{index}.png")
@@ -196,6 +195,27 @@ def test_prediction_writes_a_picture_and_a_json_for_each_image(trained, tmp_path
     assert (answer["height"], answer["width"], answer["task"]) == (90, 40, task)
     assert Image.open(tmp_path / "out" / "b.png").size == (40, 90)
     assert all(segment["area"] > 0 and segment["label"] for segment in answer["segments"])
+
+
+def test_evaluation_and_prediction_use_the_protocol_that_a_folder_carries(trained, tmp_path, capsys):
+    """A folder without a recipe beside it; `--threshold` and `--recipe` say otherwise."""
+    folder = shutil.copytree(trained / "best", tmp_path / "models" / "model")
+    edit_json(folder / "preprocessor_config.json", lambda content: content["test_protocol"].update(threshold=0.0))
+    data = ["--validation_scenes", "1", "--output_dir", tmp_path / "results"]
+
+    def segments(*words) -> int:
+        run("eval", "--model", folder, *data, *words)
+        rows = json.loads((tmp_path / "results" / "results.json").read_text())["per_label"].values()
+        return sum(row["tp"] + row["fp"] for row in rows)
+
+    assert segments() > 0
+    assert segments("--threshold", "1.0") == segments("--recipe", "shapes/demo", "--threshold", "1.0") == 0
+    scene = load_source(load_recipe("shapes/demo").data, "validation")[0]  # which has answers, as was seen above
+    Image.fromarray(scene["image"]).save(tmp_path / "a.png")
+    for words, expected in ((), True), (("--threshold", "1.0"), False):
+        with pytest.raises(SystemExit):
+            run("predict", tmp_path / "a.png", "--model", folder, "--output_dir", tmp_path, "--overwrite", *words)
+        assert bool(json.loads((tmp_path / "a.json").read_text())["segments"]) == expected
 
 
 def test_prediction_keeps_answers_that_are_there(trained, tmp_path, capsys):
