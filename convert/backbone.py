@@ -1,7 +1,7 @@
 """Pre-trained weights for a backbone, in the layouts that they are published in.
 
 ResNets: timm's names (torchvision's are the same) and detectron2's. Swin: the original names, which are ours, and
-timm's. Other timm models: timm's names, or any names in timm's order.
+timm's. Other timm models: timm's names, or other modules' names in timm's order.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ CLASSIFIERS = re.compile(r"(stem\.)?(fc|linear|head|head\.fc|norm)\.(weight|bias
 BUFFERS = re.compile(r".*\.(num_batches_tracked|attn_mask|relative_position_index)")
 # The norms of Swin's four maps: ImageNet models lack them, the official training starts them anew.
 OUTPUT_NORMS = re.compile(r"norm[0-3]\.(weight|bias)")
+# Changes of a backbone that a whole timm model does not know.
+FEATURES_ONLY = {"multi_grid", "out_indices"}
 TIMM_MERGING = re.compile(r"layers\.([1-3])\.downsample\.")
 
 
@@ -75,18 +77,32 @@ def match_names(backbone: nn.Module, config, given: dict[str, torch.Tensor]) -> 
     if isinstance(backbone, SwinBackbone):
         candidates, optional = [given, from_timm_swin(given)], OUTPUT_NORMS
     else:
-        with torch.device("meta"):
-            whole = without_buffers(timm.create_model(config.backbone, pretrained=False).state_dict())
+        whole = whole_timm_state(config)
         candidates = [from_whole_timm(given, wanted, whole)]
         if config.backbone in RESNET_DEPTHS:
             candidates.append(from_detectron2(given, config))
-        if [value.shape for value in given.values()] == [value.shape for value in whole.values()]:
+        if kinds(given) == kinds(whole):
             candidates.append(from_whole_timm(dict(zip(whole, given.values(), strict=True)), wanted, whole))
     problems = [problems_of(candidate, wanted, optional) for candidate in candidates]
     best = min(range(len(candidates)), key=lambda index: len(problems[index]))
     if problems[best]:
         raise ValueError(f"these are not the weights of {config.backbone!r}: {describe(problems[best])}")
     return candidates[best]
+
+
+def whole_timm_state(config) -> dict[str, torch.Tensor]:
+    """Names and shapes of the whole timm model that the backbone of `config` is a part of."""
+    changes = {key: value for key, value in (config.backbone_kwargs or {}).items() if key not in FEATURES_ONLY}
+    with torch.device("meta"):
+        return without_buffers(timm.create_model(config.backbone, pretrained=False, **changes).state_dict())
+
+
+def kinds(state: Mapping[str, torch.Tensor]) -> list[tuple[str, torch.Size]]:
+    """What each entry of `state` is (`weight`, `bias`, `running_mean`, ...) and its shape, in order.
+
+    Shapes alone would let the mean and the variance of a normalisation change places.
+    """
+    return [(key.rpartition(".")[2], value.shape) for key, value in state.items()]
 
 
 def problems_of(given: Mapping, wanted: Mapping, optional: re.Pattern | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,6 +47,9 @@ class MaskFormerUniversalImageProcessorKwargs(ImagesKwargs, total=False):
     num_labels: K; where it is known, labels outside 0 to K - 1 are refused.
     resize_masks_first: the order of semantic inference (see `semantic_scores`); True in panoptic recipes.
     label_ids_to_fuse: the label ids of stuff, whose segments panoptic inference merges and instances leave out.
+    test_protocol: the arguments of `post_process_panoptic_segmentation` that the model is tested with, by their names
+        (`threshold`, `mask_threshold`, `overlap_mask_area_threshold`, `method`), None where nobody said. The method's
+        own defaults stay what they are; `**processor.test_protocol` gives it these.
     """
 
     size_divisor: int
@@ -54,6 +58,7 @@ class MaskFormerUniversalImageProcessorKwargs(ImagesKwargs, total=False):
     num_labels: int | None
     resize_masks_first: bool
     label_ids_to_fuse: list[int] | None
+    test_protocol: dict[str, Any] | None
 
 
 class Preprocessing:
@@ -81,6 +86,7 @@ class Preprocessing:
     num_labels = None
     resize_masks_first = False
     label_ids_to_fuse = None
+    test_protocol = None
 
     def preprocess(
         self,

@@ -19,7 +19,8 @@ STRIDES = [4, 8, 16, 32]
 def load_backbone(config: PreTrainedConfig) -> nn.Module:
     """The backbone that `config.backbone` names, with random weights; `.channels` are its maps' channels.
 
-    Raises `ValueError` where the name is not known, or the model has no maps of the four strides.
+    Raises `ValueError` where the name or one of `config.backbone_kwargs` is not known, or the model has no maps of the
+    four strides.
     """
     kwargs = dict(config.backbone_kwargs or {})
     if SWIN_NAME.fullmatch(config.backbone):
@@ -37,7 +38,10 @@ class TimmBackbone(nn.Module):
             hint = f"; did you mean {' or '.join(near)}?" if near else ""
             raise ValueError(f"backbone {name!r} is neither a Swin Transformer nor a timm model{hint}")
         multi_grid = kwargs.pop("multi_grid", None)
-        model = timm.create_model(name, features_only=True, pretrained=False, **kwargs)
+        try:
+            model = timm.create_model(name, features_only=True, pretrained=False, **kwargs)
+        except TypeError as error:  # which is what an unknown argument raises
+            raise ValueError(f"timm's {name!r} does not take the backbone_kwargs {kwargs}: {error}") from error
         if multi_grid:
             dilate_last_stage(model, multi_grid)
         strides = model.feature_info.reduction()

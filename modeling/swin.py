@@ -36,12 +36,16 @@ def architecture(
     depths: Sequence[int] | None = None,
     num_heads: Sequence[int] | None = None,
     window_size: int | None = None,
+    **unknown,
 ) -> tuple[int, tuple[int, ...], tuple[int, ...], int]:
     """Channels of the first stage, blocks and heads of each stage, and the window, of timm's `name`; arguments, by
     timm's names, replace them.
 
-    Raises `ValueError` for a name that is not known, and unless there are four stages.
+    Raises `ValueError` for a name or an argument that is not known, and unless there are four stages.
     """
+    if unknown:
+        known = "drop_path_rate, embed_dim, depths, num_heads, window_size"
+        raise ValueError(f"a Swin Transformer has no backbone_kwargs {', '.join(unknown)}; it has {known}")
     match = NAME.fullmatch(name)
     if match is None:
         known = ", ".join(f"swin_{size}_patch4_window7_224" for size in VARIANTS)

@@ -10,6 +10,13 @@ from huggingface_hub.dataclasses import strict
 from maskformer.data.augmentation import Augmentation
 
 METRICS = ("pq", "pq_things", "pq_stuff", "mean_iou")
+# Arguments of `post_process_panoptic_segmentation`, and the settings of `EvaluationArguments` that they are.
+PROTOCOL = {
+    "threshold": "threshold",
+    "mask_threshold": "mask_threshold",
+    "overlap_mask_area_threshold": "overlap_mask_area_threshold",
+    "method": "panoptic_method",
+}
 
 
 def at_least_one(section, *names: str) -> None:
@@ -158,3 +165,7 @@ class EvaluationArguments:
             raise ValueError(f"panoptic_method must be maskformer or detr, not {self.panoptic_method!r}")
         if self.best_metric not in METRICS:
             raise ValueError(f"best_metric must be one of {', '.join(METRICS)}, not {self.best_metric!r}")
+
+    def protocol(self) -> dict[str, float | int | str]:
+        """The arguments of an image processor's `post_process_panoptic_segmentation` that this protocol tests with."""
+        return {argument: getattr(self, name) for argument, name in PROTOCOL.items()}

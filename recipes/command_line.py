@@ -40,11 +40,18 @@ def parse_overrides(words: list[str]) -> dict:
     return values
 
 
-def parse_with_recipe(parser: argparse.ArgumentParser, default: str | None = None) -> tuple[argparse.Namespace, Recipe]:
-    """Known arguments and the recipe with its overrides; whatever is wrong ends the program with exit code 2."""
+def parse_with_recipe(
+    parser: argparse.ArgumentParser, default: str | None = None, settings: dict | None = None
+) -> tuple[argparse.Namespace, Recipe]:
+    """Known arguments and the recipe with its overrides; whatever is wrong ends the program with exit code 2.
+
+    `settings` replace those of the recipe `default`, where the command line names neither a recipe nor them.
+    """
     arguments, rest = parser.parse_known_args()
     try:
         overrides = parse_overrides(rest)
+        if arguments.recipe is None:
+            overrides = (settings or {}) | overrides
         return arguments, load_recipe(arguments.recipe or default).override(overrides)
     except ValueError as error:
         parser.error(str(error))

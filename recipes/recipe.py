@@ -69,11 +69,14 @@ class Recipe:
         """The image processor of training and test, for the recipe's label set or another.
 
         The recipe's own labels come with the value of void pixels in the dataset's files; other labels might use it.
+        A MaskFormer's carries the thresholds of the recipe, as `test_protocol`.
         """
         ignore_index = self.data.ignore_index if labels is None else None
         labels = labels or self.label_set()
         _, processor_class = MODELS[self.model_type]
         values = {"ignore_index": ignore_index, "label_ids_to_fuse": labels.stuff_ids, "num_labels": len(labels)}
+        if processor_class is MaskFormerUniversalImageProcessorPil:
+            values["test_protocol"] = self.evaluation.protocol()
         return processor_class(**(values | self.image_processor))
 
     def override(self, values: dict[str, Any]) -> Recipe:
@@ -121,9 +124,12 @@ def make_recipe(name: str, content: dict[str, Any]) -> Recipe:
     Raises `ValueError` for sections or names that do not exist, naming the nearest, and for values of a wrong type.
     """
     content = resolve(content)
+    for section, values in content.items():
+        if section != "labels" and not isinstance(values, dict | None):
+            raise ValueError(f"recipe {name}: section {section!r} must be a mapping of names to values, not {values!r}")
     labels, published = content.pop("labels", None), content.pop("published", None) or {}
-    model = dict(content.get("model") or {})
-    model_type = model.pop("model_type", MaskFormerUniversalConfig.model_type)
+    model, image_processor = dict(content.get("model") or {}), content.get("image_processor") or {}
+    model_type = str(model.pop("model_type", MaskFormerUniversalConfig.model_type))
     if model_type not in MODELS:
         raise ValueError(f"recipe {name}: there is no model_type {model_type!r}; there are {', '.join(MODELS)}")
     known = known_names(model_type)
@@ -133,19 +139,21 @@ def make_recipe(name: str, content: dict[str, Any]) -> Recipe:
             raise ValueError(f"recipe {name}: there is no section {section!r}; there are {there}")
         for key in values or {}:
             if key not in known[section]:
-                near = difflib.get_close_matches(key, known[section], n=1)
+                near = difflib.get_close_matches(str(key), known[section], n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise ValueError(f"recipe {name}: section {section!r} has no {key!r}{hint}")
     try:
         arguments = {section: cls(**(content.get(section) or {})) for section, cls in SECTIONS.items()}
-        MODELS[model_type][0](**model)
+        config_class, processor_class = MODELS[model_type]
+        config_class(**model)
+        processor_class(**image_processor)
         if labels is not None:
             load_label_set(labels)
     except (TypeError, ValueError) as error:
         raise ValueError(f"recipe {name}: {error}") from error
     except Exception as error:  # the strict dataclasses of huggingface_hub raise classes of their own
         raise ValueError(f"recipe {name}: {' '.join(str(error).split())}") from error
-    return Recipe(name, labels, published, model_type, model, content.get("image_processor") or {}, **arguments)
+    return Recipe(name, labels, published, model_type, model, image_processor, **arguments)
 
 
 def resolve(value: Any) -> Any:
@@ -174,7 +182,7 @@ def load_recipe(name: str | Path) -> Recipe:
         raise ValueError(f"there is no recipe {str(name)!r}{hint}")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid YAML ({error})") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: a recipe is a mapping of sections: {', '.join(known_names())}")

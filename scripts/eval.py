@@ -5,26 +5,31 @@ Launch modes: `python scripts/eval.py`, or `accelerate launch scripts/eval.py` o
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 from accelerate import Accelerator
-from transformers import AutoImageProcessor
 from transformers.utils.logging import disable_progress_bar
 
-from maskformer import MaskFormerForUniversalSegmentation
 from maskformer.data.example import BadSample
 from maskformer.data.sources import load_source
+from maskformer.modeling.configuration_maskformer import MaskFormerUniversalConfig
+from maskformer.recipes.arguments import PROTOCOL
 from maskformer.recipes.command_line import parse_with_recipe, recipe_parser
 from maskformer.training.evaluation import evaluate, in_one_line
 from maskformer.training.history import write_json
+from maskformer.training.model_folder import load_model_folder
 from maskformer.training.pictures import draw_validation
 
 EXAMPLE = "python scripts/eval.py --model outputs/demo/best"
 
 
 def parse_arguments():
-    """The command line, and the recipe that describes data and protocol: the model's own, unless another is named."""
+    """The command line, and the recipe that describes data and protocol: the model's own, unless another is named.
+
+    A model without a recipe beside it, such as a converted one, has the protocol that its image processor carries.
+    """
     parser = recipe_parser(__doc__, EXAMPLE)
     parser.add_argument("--model", type=Path, required=True, help="folder of a trained model")
     parser.add_argument(
@@ -36,8 +41,21 @@ def parse_arguments():
     if not (model / "config.json").is_file():
         parser.error(f"{model} is not a model folder: it has no config.json")
     saved = model.parent / "recipe.yaml"
-    arguments, recipe = parse_with_recipe(parser, default=str(saved) if saved.is_file() else "shapes/demo")
+    if saved.is_file():
+        arguments, recipe = parse_with_recipe(parser, str(saved))
+    else:
+        arguments, recipe = parse_with_recipe(parser, "shapes/demo", saved_protocol(model))
     return parser, arguments, recipe
+
+
+def saved_protocol(folder: Path) -> dict:
+    """The settings of a recipe's test protocol that the image processor in `folder` carries, or none."""
+    try:
+        content = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+        protocol = dict(content.get("test_protocol") or {})
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}  # loading the folder says what is wrong with it
+    return {PROTOCOL[name]: value for name, value in protocol.items() if name in PROTOCOL}
 
 
 def table(per_label: dict[str, dict]) -> str:
@@ -58,8 +76,9 @@ def main() -> None:
     folder = arguments.output_dir or arguments.model
     try:
         source = load_source(recipe.data, "validation")
-        model = MaskFormerForUniversalSegmentation.from_pretrained(arguments.model).to(accelerator.device)
-        image_processor = AutoImageProcessor.from_pretrained(arguments.model, backend="pil")
+        # Panoptic quality is of mask classification only.
+        model, image_processor = load_model_folder(arguments.model, (MaskFormerUniversalConfig.model_type,))
+        model.to(accelerator.device)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     if model.config.num_labels != len(source.labels):

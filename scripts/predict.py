@@ -11,13 +11,12 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
-from transformers import AutoImageProcessor
 from transformers.utils.logging import disable_progress_bar
 
-from maskformer import MaskFormerForUniversalSegmentation
 from maskformer.image_processing.image_loading import load_image
 from maskformer.image_processing.visualization import draw_segments, draw_semantic
 from maskformer.training.history import write_json
+from maskformer.training.model_folder import load_model_folder
 
 EXAMPLE = "python scripts/predict.py --model outputs/demo/best --output_dir outputs/answers photo.jpg folder/"
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
@@ -32,7 +31,7 @@ def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser.add_argument("--model", type=Path, required=True, help="folder of a trained model")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder of the answers")
     parser.add_argument("--task", choices=("panoptic", "instance", "semantic"), default="panoptic")
-    parser.add_argument("--threshold", type=float, default=0.5, help="least score of a segment")
+    parser.add_argument("--threshold", type=float, help="least score of a segment; by default the model's, or 0.5")
     parser.add_argument("--overwrite", action="store_true", help="replace answers that are there")
     parser.add_argument("--on_bad_sample", choices=("raise", "skip"), default="skip", help="unreadable images")
     return parser, parser.parse_args()
@@ -70,7 +69,7 @@ def output_names(images: list[Path]) -> dict[Path, str]:
 
 
 @torch.inference_mode()
-def segment(model, image_processor, image, task: str, threshold: float) -> tuple[dict, object]:
+def segment(model, image_processor, image, task: str, threshold: float | None) -> tuple[dict, object]:
     """The answer for one image (H, W, 3), as JSON values and as a picture."""
     inputs = image_processor(images=image, return_tensors="pt").to(model.device)
     outputs = model(**inputs)
@@ -85,7 +84,12 @@ def segment(model, image_processor, image, task: str, threshold: float) -> tuple
         segments = [{"label": names[i], "label_id": i, "area": area} for i, area in enumerate(counts) if area]
         return {"segments": segments}, draw_semantic(image, labels, names, colors)
     post_process = getattr(image_processor, f"post_process_{task}_segmentation")
-    (answer,) = post_process(outputs, threshold=threshold, target_sizes=size)
+    settings = {"threshold": 0.5}
+    if task == "panoptic":
+        settings |= image_processor.test_protocol or {}
+    if threshold is not None:
+        settings["threshold"] = threshold
+    (answer,) = post_process(outputs, target_sizes=size, **settings)
     areas = torch.bincount(answer["segmentation"].flatten().long(), minlength=len(answer["segments_info"]) + 1).tolist()
     segments = [
         {"id": info["id"], "label": names[info["label_id"]], **info, "area": areas[info["id"]]}
@@ -107,14 +111,15 @@ def main() -> None:
     disable_progress_bar()  # of transformers, which shows one for every file
     try:
         images = find_images(arguments.inputs)
-        if not (arguments.model / "config.json").is_file():
-            raise ValueError(f"{arguments.model} is not a model folder: it has no config.json")
         names = output_names(images)
         there = [name for name in names.values() if (arguments.output_dir / f"{name}.png").exists()]
         if there and not arguments.overwrite:
             raise ValueError(f"{arguments.output_dir} already holds answers ({there[0]}.png); use --overwrite")
-        model = MaskFormerForUniversalSegmentation.from_pretrained(arguments.model).to(Accelerator().device).eval()
-        image_processor = AutoImageProcessor.from_pretrained(arguments.model, backend="pil")
+        model, image_processor = load_model_folder(arguments.model)
+        if not hasattr(image_processor, f"post_process_{arguments.task}_segmentation"):
+            kind = model.config.model_type
+            raise ValueError(f"{arguments.model}: a {kind} model has no {arguments.task} answers; use --task semantic")
+        model.to(Accelerator().device)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     arguments.output_dir.mkdir(parents=True, exist_ok=True)

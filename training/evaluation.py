@@ -63,12 +63,7 @@ def predictions(
         outputs = model(**{key: value.to(model.device) for key, value in inputs.items()})
         sizes = [example["image"].shape[:2] for example in batch]
         panoptic = image_processor.post_process_panoptic_segmentation(
-            outputs,
-            threshold=arguments.threshold,
-            mask_threshold=arguments.mask_threshold,
-            overlap_mask_area_threshold=arguments.overlap_mask_area_threshold,
-            target_sizes=sizes,
-            method=arguments.panoptic_method,
+            outputs, target_sizes=sizes, **arguments.protocol()
         )
         semantic = image_processor.post_process_semantic_segmentation(outputs, target_sizes=sizes)
         yield from zip(batch, panoptic, semantic, strict=True)

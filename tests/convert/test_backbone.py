@@ -78,6 +78,12 @@ def to_timm_swin(weights: dict) -> dict:
     return {key.replace("head.", "head.fc."): value for key, value in weights.items() if "attn_mask" not in key}
 
 
+def other_names(weights: dict) -> dict:
+    """The same entries in the same order, in modules of other names."""
+    entries = enumerate(without_counters(weights).items())
+    return {f"other.{index}.{name.rpartition('.')[2]}": value for index, (name, value) in entries}
+
+
 @pytest.fixture
 def weights():
     """A whole timm ResNet-18 with random weights, classifier included."""
@@ -96,7 +102,7 @@ def test_weights_arrive_by_name_or_by_order(tiny_model, tmp_path, weights, form,
     elif form == "wrapped":
         torch.save({"state_dict": weights}, path)
     else:
-        torch.save({f"other.{index}": value for index, value in enumerate(without_counters(weights).values())}, path)
+        torch.save(other_names(weights), path)
     model = tiny_model(freeze_batch_norm=freeze)
     load_backbone_weights(model, str(path))
     state = backbone_state(model)
@@ -207,6 +213,28 @@ def test_wrong_windows_and_other_architectures_are_refused_by_name(tiny_model, t
     torch.save(to_detectron2(resnet, [1, 2, 1, 1], False) | {"res9.0.conv1.weight": torch.ones(1)}, path)
     with pytest.raises(ValueError, match=r"res9.0.conv1.weight is left over$"):
         load_backbone_weights(tiny_model(**RESNET), str(path))
+
+
+def test_deeper_models_and_other_norms_are_refused_not_cut(tiny_model, tmp_path, weights):
+    path = tmp_path / "weights.pth"
+    torch.save(timm_weights("resnet50", layers=[1, 3, 1, 1]), path)
+    with pytest.raises(ValueError, match=r"layer2\.2\.conv1\.weight is left over"):
+        load_backbone_weights(tiny_model(**RESNET), str(path))
+    torch.save(weights, path)
+    with pytest.raises(ValueError, match=r"bn1\.running_mean is left over"):
+        load_backbone_weights(tiny_model(backbone_kwargs={"norm_layer": "groupnorm"}), str(path))
+
+
+def test_weights_in_another_order_are_not_taken_for_each_other(tiny_model, tmp_path, weights):
+    def swap(name):
+        leaves = {"running_mean": "running_var", "running_var": "running_mean"}
+        module, _, leaf = name.rpartition(".")
+        return f"{module}.{leaves.get(leaf, leaf)}"
+
+    path = tmp_path / "weights.pth"
+    torch.save(other_names({swap(name): value for name, value in weights.items()}), path)
+    with pytest.raises(ValueError, match="these are not the weights of 'resnet18'"):
+        load_backbone_weights(tiny_model(), str(path))
 
 
 @pytest.mark.parametrize("fields", [RESNET, SWIN], ids=["resnet", "swin"])

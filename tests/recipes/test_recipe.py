@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 
 import pytest
 import torch
@@ -48,6 +49,20 @@ def test_a_recipe_with_a_label_set_needs_no_other(name, tmp_path):
     image_processor.save_pretrained(tmp_path)
     assert AutoConfig.from_pretrained(tmp_path).to_dict() == config.to_dict() | {"_name_or_path": str(tmp_path)}
     assert type(AutoImageProcessor.from_pretrained(tmp_path, backend="pil")) is type(image_processor)
+
+
+def test_the_image_processor_carries_the_test_protocol(tmp_path):
+    """Through saving, in the words of the post-processing; its own defaults are those of the paper's code."""
+    recipe = load_recipe("coco-panoptic/maskformer_detr_r50").override({"mask_threshold": 0.4})
+    expected = {"threshold": 0.85, "mask_threshold": 0.4, "overlap_mask_area_threshold": 0.8, "method": "detr"}
+    recipe.build_image_processor().save_pretrained(tmp_path)
+    for backend in ("pil", "torchvision"):
+        image_processor = AutoImageProcessor.from_pretrained(tmp_path, backend=backend)
+        assert image_processor.test_protocol == expected
+    post_process = inspect.signature(image_processor.post_process_panoptic_segmentation).parameters
+    defaults = {"threshold": 0.8, "mask_threshold": 0.5, "overlap_mask_area_threshold": 0.8, "method": "maskformer"}
+    assert {name: post_process[name].default for name in expected} == defaults
+    assert load_recipe("ade20k-150/per_pixel_baseline_r50").build_image_processor().test_protocol is None
 
 
 def test_a_recipe_without_a_label_set_needs_one():
@@ -128,6 +143,12 @@ def test_unknown_names_are_answered_with_the_nearest():
         ("model: {use_transformer_decoder: true}", "section 'model' has no 'use_transformer_decoder'"),
         ("model: {num_queries: many}", "'num_queries' expected int, got str"),
         ("model: {hidden_size: 33}", "hidden_size must be a multiple of 32"),
+        *(
+            (f"{section}: 3", f"section '{section}' must be a mapping of names to values, not 3")
+            for section in ("data", "training", "evaluation", "model", "image_processor", "published")
+        ),
+        ("model: {1: 2}", "section 'model' has no 1"),
+        ("image_processor: {size: abc}", "abc"),
         ("- a", "a recipe is a mapping"),
         ("a: [", "not valid YAML"),
     ],
@@ -137,3 +158,16 @@ def test_files_that_are_no_recipe_are_refused(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "message"),
+    [
+        ("resnet50", r"timm's 'resnet50' does not take the backbone_kwargs {'foo': 1}: .*unexpected keyword"),
+        ("swin_tiny_patch4_window7_224", "a Swin Transformer has no backbone_kwargs foo; it has drop_path_rate, "),
+    ],
+)
+def test_unknown_changes_of_a_backbone_are_refused(backbone, message):
+    recipe = load_recipe("shapes/demo").override({"backbone": backbone, "backbone_kwargs": {"foo": 1}})
+    with torch.device("meta"), pytest.raises(ValueError, match=message):
+        MaskFormerForUniversalSegmentation(recipe.build_config(SHAPES_LABELS))

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import runpy
+import shutil
 import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from folders import write_panoptic_folder, write_semantic_folder
+from folders import edit_json, write_panoptic_folder, write_semantic_folder
 from helpers import ROOT
-from maskformer import load_recipe
+from maskformer import (
+    PerPixelBaselineConfig,
+    PerPixelBaselineForSemanticSegmentation,
+    PerPixelBaselineImageProcessorPil,
+    load_recipe,
+)
+from maskformer.data.sources import load_source
 from script_runs import TINY, fails, rows, run
 
 
@@ -110,8 +117,6 @@ def test_bad_samples_stop_training_or_are_skipped(tmp_path):
 
 
 def test_training_and_evaluation_take_images_that_are_all_void(tmp_path):
-    from folders import edit_json
-
     folder = write_panoptic_folder(tmp_path / "data", count=2)
     for index in range(2):
         Image.fromarray(np.zeros((128, 128, 3), np.uint8)).save(folder / "panoptic" / f"{index}.png")
@@ -153,8 +158,85 @@ def test_prediction_writes_a_picture_and_a_json_for_each_image(trained, tmp_path
     assert all(segment["area"] > 0 and segment["label"] for segment in answer["segments"])
 
 
+def test_evaluation_and_prediction_use_the_protocol_that_a_folder_carries(trained, tmp_path, capsys):
+    """A folder without a recipe beside it; `--threshold` and `--recipe` say otherwise."""
+    folder = shutil.copytree(trained / "best", tmp_path / "models" / "model")
+    edit_json(folder / "preprocessor_config.json", lambda content: content["test_protocol"].update(threshold=0.0))
+    data = ["--validation_scenes", "1", "--output_dir", tmp_path / "results"]
+
+    def segments(*words) -> int:
+        run("eval", "--model", folder, *data, *words)
+        rows = json.loads((tmp_path / "results" / "results.json").read_text())["per_label"].values()
+        return sum(row["tp"] + row["fp"] for row in rows)
+
+    assert segments() > 0
+    assert segments("--threshold", "1.0") == segments("--recipe", "shapes/demo", "--threshold", "1.0") == 0
+    scene = load_source(load_recipe("shapes/demo").data, "validation")[0]  # which has answers, as was seen above
+    Image.fromarray(scene["image"]).save(tmp_path / "a.png")
+    for words, expected in ((), True), (("--threshold", "1.0"), False):
+        with pytest.raises(SystemExit):
+            run("predict", tmp_path / "a.png", "--model", folder, "--output_dir", tmp_path, "--overwrite", *words)
+        assert bool(json.loads((tmp_path / "a.json").read_text())["segments"]) == expected
+
+
 def test_prediction_keeps_answers_that_are_there(trained, tmp_path, capsys):
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
     words = [tmp_path / "a.png", "--model", trained / "best", "--output_dir", tmp_path]
     assert "already holds answers" in fails(capsys, "predict", *words)
     assert "no image of this name" in fails(capsys, "predict", tmp_path / "x*.png", *words[1:])
+
+
+@pytest.fixture
+def per_pixel_folder(tmp_path):
+    """A per-pixel model and its image processor, saved."""
+    fields = {"feature_size": 32, "mask_feature_size": 16, "id2label": {0: "road", 1: "car", 2: "sky"}}
+    torch.manual_seed(0)
+    model = PerPixelBaselineForSemanticSegmentation(PerPixelBaselineConfig(backbone="resnet18", **fields))
+    model.save_pretrained(tmp_path / "per_pixel")
+    PerPixelBaselineImageProcessorPil(size={"shortest_edge": 64}).save_pretrained(tmp_path / "per_pixel")
+    return tmp_path / "per_pixel"
+
+
+def test_prediction_of_a_per_pixel_model_is_its_own_answer(per_pixel_folder, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    with pytest.raises(SystemExit) as stop:
+        words = ["--model", per_pixel_folder, "--task", "semantic", "--output_dir", tmp_path / "out"]
+        run("predict", tmp_path / "a.png", *words)
+    assert stop.value.code == 0
+    model = PerPixelBaselineForSemanticSegmentation.from_pretrained(per_pixel_folder).eval()
+    image_processor = PerPixelBaselineImageProcessorPil.from_pretrained(per_pixel_folder)
+    with torch.inference_mode():
+        outputs = model(**image_processor(images=pixels, return_tensors="pt"))
+    (labels,) = image_processor.post_process_semantic_segmentation(outputs, target_sizes=[(64, 96)])
+    segments = json.loads((tmp_path / "out" / "a.json").read_text())["segments"]
+    areas = dict(zip(*(values.tolist() for values in labels.unique(return_counts=True)), strict=True))
+    assert {segment["label_id"]: segment["area"] for segment in segments} == areas
+
+
+def test_models_and_tasks_that_a_script_cannot_do_are_named(per_pixel_folder, trained, tmp_path, capsys):
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    words = [tmp_path / "a.png", "--output_dir", tmp_path / "out", "--model"]
+    for task in ("panoptic", "instance"):
+        message = fails(capsys, "predict", *words, per_pixel_folder, "--task", task)
+        assert f"a per_pixel_baseline model has no {task} answers; use --task semantic" in message
+    message = fails(capsys, "eval", "--model", per_pixel_folder)
+    assert "the model_type must be maskformer_universal here, not 'per_pixel_baseline'" in message
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    for content, kind in (('{"model_type": "segformer"}', "'segformer'"), ("[1]", "None"), ("{}", "None")):
+        (foreign / "config.json").write_text(content)
+        for message in (fails(capsys, "predict", *words, foreign), fails(capsys, "eval", "--model", foreign)):
+            assert f"not {kind}" in message.splitlines()[-1] and "the model_type must be" in message
+    (foreign / "config.json").write_text("{")
+    assert "not valid JSON" in fails(capsys, "predict", *words, foreign)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_folder_that_lacks_weights_is_refused(trained, tmp_path, capsys):
+    folder = shutil.copytree(trained / "best", tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    name = sorted(weights)[0]
+    del weights[name]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    assert f"1 weights are missing, such as {name}" in fails(capsys, "eval", "--model", folder)
