@@ -13,7 +13,7 @@ import torch
 from transformers import MaskFormerConfig, MaskFormerForInstanceSegmentation, PreTrainedConfig
 
 from maskformer.convert.hugging_face_config import config_from_transformers, config_to_transformers
-from maskformer.convert.official import check, describe_model, is_constant, layout
+from maskformer.convert.official import check, check_constants, describe_model, is_constant, layout
 from maskformer.modeling.swin import relative_position_index
 
 ENCODER = "model.pixel_level_module.encoder."
@@ -107,7 +107,10 @@ def from_transformers(state_dict: Mapping[str, torch.Tensor], config: PreTrained
     """
     config = config_from_transformers(config) if isinstance(config, MaskFormerConfig) else config
     state_dict = {substitute(name, FILE_RULES): value for name, value in state_dict.items()}
-    check(state_dict, their_layout(config_to_transformers(config)), f"transformers' MaskFormer with {config.backbone}")
+    their_config = config_to_transformers(config)
+    check(state_dict, their_layout(their_config), f"transformers' MaskFormer with {config.backbone}")
+    constants = {name: value for name, value in state_dict.items() if is_constant(name)}
+    check_constants(constants, {k: constant(k, v, their_config, torch.float32) for k, v in constants.items()})
     converted = {}
     for name in layout(config):
         parts = [state_dict[theirs] for theirs in their_names(name)]

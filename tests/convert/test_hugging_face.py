@@ -134,16 +134,19 @@ def test_what_is_left_over_missing_or_of_another_shape_is_named(kind):
     model = their_model(BACKBONES[kind])
     state, config = model.state_dict(), config_from_transformers(model.config)
     for name in [name for name in state if "empty_weight" not in name and "position_index" not in name][::25]:
-        with pytest.raises(ValueError, match=f"nothing left over, {name} missing"):
+        with pytest.raises(ValueError, match=rf"nothing left over, {name} \(.*\) missing"):
             from_transformers({key: value for key, value in state.items() if key != name}, config)
         with pytest.raises(ValueError, match=rf"{name} is \(3, 5, 7\), not \("):
             from_transformers(state | {name: torch.zeros(3, 5, 7)}, config)
-    with pytest.raises(ValueError, match="unknown.weight left over"):
+    for name in [name for name in state if "empty_weight" in name or "position_index" in name]:
+        with pytest.raises(ValueError, match=f"constants are not those of this configuration: {name}"):
+            from_transformers(state | {name: state[name] + 1}, config)
+    with pytest.raises(ValueError, match=r"unknown.weight \(.*\) left over"):
         from_transformers(state | {"unknown.weight": torch.ones(1)}, config)
     ours = from_transformers(state, config)
-    with pytest.raises(ValueError, match="unknown.weight left over"):
+    with pytest.raises(ValueError, match=r"unknown.weight \(.*\) left over"):
         to_transformers(ours | {"unknown.weight": torch.ones(1)}, config)
-    with pytest.raises(ValueError, match="nothing left over, segmentation_module.class_head.bias missing"):
+    with pytest.raises(ValueError, match=r"nothing left over, segmentation_module.class_head.bias \(.*\) missing"):
         to_transformers({key: value for key, value in ours.items() if "class_head.bias" not in key}, config)
 
 

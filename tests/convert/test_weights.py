@@ -207,3 +207,16 @@ def test_names_of_the_hub(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="the Hub did not give it .model.safetensors: no such file on the Hub"):
         find_weights("timm/resnet50.a1_in1k")
     assert find_weights(str(tmp_path / "x.pth")) == tmp_path / "x.pth"
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": 1}}', "{"])
+def test_bad_indices_are_refused(tmp_path, content):
+    (tmp_path / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(ValueError, match="index.json: this needs a weight_map"):
+        read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("package", ["os", "a.b.c", "", "no_such_package"])
+def test_what_is_no_package_is_refused(package):
+    with pytest.raises(ValueError, match="is not installed"):
+        find_weights(f"package:{package}/x")
