@@ -118,6 +118,16 @@ def from_transformers(state_dict: Mapping[str, torch.Tensor], config: PreTrained
     return converted
 
 
+def dropped(state_dict: Mapping[str, torch.Tensor]) -> list[str]:
+    """Names of the entries of transformers' `state_dict` that `to_transformers` does not give back with their numbers:
+    Swin's last norm as a classifier, which nothing uses, where it is not the identity."""
+    return [
+        name
+        for name, value in state_dict.items()
+        if name.startswith(UNUSED) and not (value == float(name.endswith("weight"))).all()
+    ]
+
+
 def to_transformers(state_dict: Mapping[str, torch.Tensor], config: PreTrainedConfig) -> dict[str, torch.Tensor]:
     """Our state dict as `MaskFormerForInstanceSegmentation` has it, complete; `config` is ours.
 

@@ -63,6 +63,8 @@ def read_pickled(path: Path) -> tuple[Any, Storages]:
 def read_zip(path: Path) -> tuple[Any, Storages]:
     """The content of a file that `torch.save` writes since version 1.6."""
     with zipfile.ZipFile(path) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise ValueError("its entries are compressed, which torch.save never does")
         names = archive.namelist()
         pickles = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(pickles) != 1:

@@ -12,6 +12,7 @@ from transformers.models.maskformer.image_processing_pil_maskformer import MaskF
 
 from maskformer import MaskFormerForUniversalSegmentation, MaskFormerUniversalConfig, PerPixelBaselineConfig
 from maskformer.convert import from_transformers, to_transformers
+from maskformer.convert.hugging_face import dropped
 from maskformer.convert.hugging_face_config import (
     config_from_transformers,
     config_to_transformers,
@@ -218,3 +219,11 @@ def test_image_processors_come_back():
     assert dict(ours.size) == dict(theirs.size) and list(ours.image_mean) == [0.1, 0.2, 0.3]
     assert (ours.ignore_index, ours.do_reduce_labels, ours.num_labels, ours.size_divisor) == (255, True, 150, 16)
     assert processor_to_transformers(ours).to_dict() == theirs.to_dict()
+
+
+def test_an_unused_norm_that_is_lost_is_named():
+    state = their_model(SWIN).state_dict()
+    assert dropped(state) == []
+    name = "model.pixel_level_module.encoder.model.layernorm.bias"
+    state[name] = state[name] + 0.5
+    assert dropped(state) == [name]

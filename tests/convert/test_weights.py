@@ -220,3 +220,10 @@ def test_bad_indices_are_refused(tmp_path, content):
 def test_what_is_no_package_is_refused(package):
     with pytest.raises(ValueError, match="is not installed"):
         find_weights(f"package:{package}/x")
+
+
+def test_compressed_zips_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", pickle.dumps({}))
+    with pytest.raises(ValueError, match="entries are compressed"):
+        read_weights(tmp_path / "a.pth")
