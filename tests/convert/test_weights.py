@@ -227,3 +227,12 @@ def test_compressed_zips_are_refused(tmp_path):
         archive.writestr("a/data.pkl", pickle.dumps({}))
     with pytest.raises(ValueError, match="entries are compressed"):
         read_weights(tmp_path / "a.pth")
+
+
+def test_pickles_that_would_fill_the_memory_and_types_alone_are_refused(tmp_path):
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02}r\xff\xff\xff\x7f.")  # an empty dict, as object number 2**31 - 1
+    with pytest.raises(ValueError, match="numbers an object 2147483647"):
+        read_weights(tmp_path / "a.pkl")
+    (tmp_path / "b.pkl").write_bytes(pickle.dumps({"a": np.dtype("f4")}))
+    with pytest.raises(ValueError, match="a: it holds numpy.dtype where an array"):
+        read_weights(tmp_path / "b.pkl")
