@@ -7,10 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from safetensors import SafetensorError
+from transformers import MaskFormerConfig
 from transformers.utils import logging
 
 from maskformer.convert import commands
-from maskformer.convert.folders import check_output
+from maskformer.convert.folders import MODELS, check_output
 
 EXAMPLES = """examples:
   python -m maskformer.convert from-official model_final.pkl my-model --recipe ade20k-150/maskformer_r50
@@ -59,7 +61,12 @@ def make_parser() -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> None:
     """Calls the subcommand. Raises `ValueError` or `OSError` for wrong input."""
-    check_output(arguments.out, arguments.overwrite)
+    theirs = arguments.command == "to-transformers"
+    others = [Path(value) for name, value in vars(arguments).items() if name in ("model", "recipe") and value]
+    others = [path for path in others if path.resolve() != arguments.out.resolve()]  # a model may get its new backbone
+    sources = [Path(arguments.source), *others]
+    model_types = [config.model_type for config in ([MaskFormerConfig] if theirs else MODELS)]
+    check_output(arguments.out, arguments.overwrite, sources, model_types)
     source, out, verify = arguments.source, arguments.out, arguments.verify
     if arguments.command == "from-official":
         commands.convert_from_official(Path(source), out, arguments.recipe, verify)
@@ -80,7 +87,8 @@ def main(words: Sequence[str] | None = None) -> int:
     logging.disable_progress_bar()
     try:
         run(arguments)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, SafetensorError, RuntimeError) as error:
+        # Safetensors and torch report a full disk by errors of their own.
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0

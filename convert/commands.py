@@ -21,7 +21,7 @@ from maskformer.convert.folders import (
     write_file,
     write_model_folder,
 )
-from maskformer.convert.hugging_face import from_transformers, to_transformers
+from maskformer.convert.hugging_face import dropped, from_transformers, to_transformers
 from maskformer.convert.hugging_face_config import (
     config_from_transformers,
     config_to_transformers,
@@ -70,6 +70,8 @@ def convert_from_transformers(folder: Path, out: Path, verify: bool) -> None:
     their_config, state_dict = read_model_folder(folder, MaskFormerConfig)
     config = config_from_transformers(their_config)
     model = build_model(config, from_transformers(state_dict, config))
+    if lost := dropped(state_dict):
+        print(f"left out, because nothing uses them: {', '.join(lost)}; to-transformers writes ones and zeros")
     if verify:
         back = to_transformers(model.state_dict(), config)
         theirs = fill(MaskFormerForInstanceSegmentation(their_config), back)

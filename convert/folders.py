@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from maskformer.convert.official import is_constant
 from maskformer.convert.weights import read_folder
 from maskformer.modeling.configuration_maskformer import MaskFormerUniversalConfig, PerPixelBaselineConfig
 from maskformer.modeling.modeling_maskformer import MaskFormerForUniversalSegmentation
@@ -41,11 +42,29 @@ def read_model_folder(folder: Path, *classes: type[PreTrainedConfig]) -> tuple[P
     if config is None:
         known = " or ".join(cls.model_type for cls in classes or MODELS)
         raise ValueError(f"{path}: the model_type must be {known} here, not {kind!r}")
-    return config, read_folder(folder)
+    state_dict = read_folder(folder)
+    check_numbers(state_dict)
+    return config, state_dict
+
+
+def check_numbers(state_dict: Mapping[str, torch.Tensor]) -> None:
+    """Raises `ValueError` where weights are no floating-point numbers, or not all of one precision."""
+    weights = {
+        key: value
+        for key, value in state_dict.items()
+        if not is_constant(key) and not key.endswith(".num_batches_tracked")
+    }
+    for key, value in weights.items():
+        if not value.is_floating_point():
+            raise ValueError(f"weights are floating-point numbers, {key} is {value.dtype}")
+    precisions = {value.dtype: f"{key} is {value.dtype}" for key, value in weights.items()}
+    if len(precisions) > 1:
+        raise ValueError(f"these weights have more than one precision: {', '.join(precisions.values())}")
 
 
 def fill(model: PreTrainedModel, state_dict: Mapping[str, torch.Tensor]) -> PreTrainedModel:
     """`model` with the weights of `state_dict`, strictly, in their precision; in evaluation mode."""
+    check_numbers(state_dict)
     model.load_state_dict(state_dict, strict=True, assign=True)
     return model.eval()
 
@@ -55,14 +74,27 @@ def build_model(config: PreTrainedConfig, state_dict: Mapping[str, torch.Tensor]
     return fill(MODELS[type(config)](config), state_dict)
 
 
-def check_output(out: Path, overwrite: bool) -> None:
-    """Raises `ValueError` if `out` exists, unless it may be overwritten: a file, an empty folder, or a model's."""
+def check_output(out: Path, overwrite: bool, sources: Sequence[Path], model_types: Sequence[str]) -> None:
+    """Raises `ValueError` if `out` exists, unless it may be overwritten: a file, an empty folder, or that of a model of
+    one of `model_types`; and never if one of `sources` lies there."""
     if not out.exists():
         return
     if not overwrite:
         raise ValueError(f"{out}: this exists already; --overwrite replaces it")
-    if out.is_dir() and any(out.iterdir()) and not (out / CONFIG).is_file():
-        raise ValueError(f"{out}: this folder holds something else than a model, and is not replaced")
+    for source in sources:
+        if source.resolve().is_relative_to(out.resolve()):
+            raise ValueError(f"{out}: this holds what is read, {source}, and is not replaced")
+    if out.is_dir() and any(out.iterdir()) and read_model_type(out) not in model_types:
+        raise ValueError(f"{out}: this folder holds something else than a {' or '.join(model_types)}, and is kept")
+
+
+def read_model_type(folder: Path) -> str | None:
+    """The kind of model in `folder`, if any."""
+    try:
+        content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content.get("model_type") if isinstance(content, dict) else None
 
 
 def write_model_folder(out: Path, model: PreTrainedModel, card: str, save_processor: Callable[[Path], None]) -> None:

@@ -13,7 +13,7 @@ import torch
 from transformers import MaskFormerConfig, MaskFormerForInstanceSegmentation, PreTrainedConfig
 
 from maskformer.convert.hugging_face_config import config_from_transformers, config_to_transformers
-from maskformer.convert.official import check, describe_model, is_constant, layout
+from maskformer.convert.official import check, check_constants, describe_model, is_constant, layout
 from maskformer.modeling.swin import relative_position_index
 
 ENCODER = "model.pixel_level_module.encoder."
@@ -107,12 +107,25 @@ def from_transformers(state_dict: Mapping[str, torch.Tensor], config: PreTrained
     """
     config = config_from_transformers(config) if isinstance(config, MaskFormerConfig) else config
     state_dict = {substitute(name, FILE_RULES): value for name, value in state_dict.items()}
-    check(state_dict, their_layout(config_to_transformers(config)), f"transformers' MaskFormer with {config.backbone}")
+    their_config = config_to_transformers(config)
+    check(state_dict, their_layout(their_config), f"transformers' MaskFormer with {config.backbone}")
+    constants = {name: value for name, value in state_dict.items() if is_constant(name)}
+    check_constants(constants, {k: constant(k, v, their_config, torch.float32) for k, v in constants.items()})
     converted = {}
     for name in layout(config):
         parts = [state_dict[theirs] for theirs in their_names(name)]
         converted[name] = torch.cat(parts) if len(parts) > 1 else parts[0]
     return converted
+
+
+def dropped(state_dict: Mapping[str, torch.Tensor]) -> list[str]:
+    """Names of the entries of transformers' `state_dict` that `to_transformers` does not give back with their numbers:
+    Swin's last norm as a classifier, which nothing uses, where it is not the identity."""
+    return [
+        name
+        for name, value in state_dict.items()
+        if name.startswith(UNUSED) and not (value == float(name.endswith("weight"))).all()
+    ]
 
 
 def to_transformers(state_dict: Mapping[str, torch.Tensor], config: PreTrainedConfig) -> dict[str, torch.Tensor]:

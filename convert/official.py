@@ -91,6 +91,8 @@ def pixel_decoder_names(config: PreTrainedConfig) -> dict[str, str]:
         for layer in range(config.pixel_decoder_encoder_layers):
             residuals = {"norm1": "self_attention_residual.norm", "norm2": "feed_forward_residual.norm"}
             names |= layer_names(f"transformer.encoder.layers.{layer}", f"encoder.layers.{layer}", residuals)
+        if config.pre_norm:
+            names |= {"transformer.encoder.norm": "encoder.norm"}
     return {OFFICIAL_PIXEL_DECODER + official: OUR_PIXEL_DECODER + ours for official, ours in names.items()}
 
 
@@ -106,7 +108,7 @@ def predictor_names(config: PreTrainedConfig) -> dict[str, str]:
     }
     if not per_pixel:
         names |= {"class_embed": "segmentation_module.class_head"}
-    if not config.pixel_decoder_encoder_layers:
+    if not config.pixel_decoder_encoder_layers or config.feature_size != config.hidden_size:
         names |= {"input_proj": OUR_TRANSFORMER + "input_projection"}
     residuals = {
         "norm1": "self_attention_residual.norm",
@@ -136,11 +138,13 @@ def from_official(state_dict: Mapping[str, torch.Tensor], config: PreTrainedConf
     """An official state dict, of the v1 or v2 layout, under our names; it loads strictly into the model of `config`.
 
     The constant buffers of the official side may be absent.
-    Raises `ValueError`, naming them, if entries are left over, missing, or of another shape.
+    Raises `ValueError`, naming them, if entries are left over, missing, or of another shape, and if constants differ.
     """
     state_dict = upgrade({key: torch.as_tensor(value) for key, value in state_dict.items()})
     ours = layout(config)
-    check(state_dict, rename(ours, config), f"an official {describe_model(config)}")
+    theirs = rename(ours, config)
+    check(state_dict, theirs, f"an official {describe_model(config)}")
+    check_constants(state_dict, theirs)
     names, converted = module_names(config), {}
     for key, value in state_dict.items():
         module, leaf = key.rsplit(".", 1)
@@ -183,19 +187,32 @@ def is_constant(key: str) -> bool:
 
 def check(given: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], owner: str) -> None:
     """Raises `ValueError` where the entries `given` are not those `wanted` of `owner`, in names and shapes."""
-    left_over = [key for key in given if key not in wanted]
-    missing = [key for key in wanted if key not in given and not is_constant(key)]
-    if left_over or missing:
+    left_over = [f"{key} {tuple(value.shape)}" for key, value in given.items() if key not in wanted]
+    missing = [
+        f"{key} {tuple(value.shape)}" for key, value in wanted.items() if key not in given and not is_constant(key)
+    ]
+    both = {key: (value, wanted[key]) for key, value in given.items() if key in wanted}
+    wrong = [
+        f"{key} is {tuple(value.shape)}, not {tuple(like.shape)}"
+        for key, (value, like) in both.items()
+        if value.shape != like.shape
+    ]
+    if left_over or missing or wrong:
         raise ValueError(
             f"these are not the weights of {owner}: {describe(left_over)} left over, {describe(missing)} missing"
+            + (f"; {describe(wrong)}" if wrong else "")
         )
-    wrong = [
-        f"{key} is {tuple(value.shape)}, not {tuple(wanted[key].shape)}"
-        for key, value in given.items()
-        if value.shape != wanted[key].shape
-    ]
+
+
+def check_constants(given: Mapping[str, torch.Tensor], computed: Mapping[str, torch.Tensor]) -> None:
+    """Raises `ValueError` where a constant buffer in `given` is not what is `computed`, in the coarser precision."""
+    wrong = []
+    for key in filter(is_constant, given):
+        dtype = min(given[key].dtype, computed[key].dtype, key=lambda dtype: dtype.itemsize)
+        if not torch.equal(given[key].to(dtype), computed[key].to(dtype)):
+            wrong.append(key)
     if wrong:
-        raise ValueError(f"these weights have not the shapes of {owner}: {describe(wrong)}")
+        raise ValueError(f"these constants are not those of this configuration: {describe(wrong)}")
 
 
 def to_official(state_dict: Mapping[str, torch.Tensor], config: PreTrainedConfig) -> dict[str, torch.Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import pickletools
 from collections.abc import Callable
 from typing import IO, Any
 
@@ -102,7 +103,23 @@ class RestrictedUnpickler(pickle.Unpickler):
 
 def load_pickle(file: IO[bytes]) -> Any:
     """The next pickle in `file`, with records in place of arrays. Python 2's text is read as Latin-1."""
+    check_memo(file)
     return RestrictedUnpickler(file, encoding="latin1").load()
+
+
+def check_memo(file: IO[bytes]) -> None:
+    """Raises `ValueError` where the next pickle in `file` would have a table allocated that is larger than itself."""
+    start, count, largest = file.tell(), 0, 0
+    try:
+        for opcode, argument, _ in pickletools.genops(file):
+            count += 1
+            if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT"):
+                largest = max(largest, argument)
+    except ValueError as error:  # cut short, or no pickle
+        raise pickle.UnpicklingError(str(error)) from error
+    file.seek(start)
+    if largest > count:
+        raise ValueError(f"it numbers an object {largest}, and has {count} instructions only")
 
 
 class Storages:
@@ -130,7 +147,7 @@ def as_tensor(value: Any, storages: Storages) -> torch.Tensor:
 
     Raises `ValueError` where it describes none.
     """
-    if not isinstance(value, Record) or value.name not in READERS:
+    if not isinstance(value, Record) or READERS.get(value.name) is None:
         kind = value.name if isinstance(value, Record) else type(value).__name__
         raise ValueError(f"it holds {kind} where an array or tensor was expected")
     return READERS[value.name](value, storages)
@@ -202,6 +219,7 @@ def load_legacy(file: IO[bytes]) -> tuple[Any, Storages]:
         raise ValueError("it is no file of torch.save")
     load_pickle(file), load_pickle(file)
     unpickler = RestrictedUnpickler(file, encoding="latin1")
+    check_memo(file)
     content, raw = unpickler.load(), {}
     for key in load_pickle(file):
         dtype, _, _ = unpickler.references[key].arguments

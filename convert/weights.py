@@ -63,6 +63,8 @@ def read_pickled(path: Path) -> tuple[Any, Storages]:
 def read_zip(path: Path) -> tuple[Any, Storages]:
     """The content of a file that `torch.save` writes since version 1.6."""
     with zipfile.ZipFile(path) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise ValueError("its entries are compressed, which torch.save never does")
         names = archive.namelist()
         pickles = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(pickles) != 1:
@@ -113,9 +115,16 @@ def find_folder_weights(folder: str | Path) -> list[Path]:
             return [folder / name]
         index = folder / f"{name}.index.json"
         if index.is_file():
-            parts = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values()
-            return [folder / Path(part).name for part in sorted(set(parts))]
+            return [folder / part for part in read_index(index)]
     raise ValueError(f"{folder}: this is not the folder of a model, it has no {' or '.join(FILES)}")
+
+
+def read_index(path: Path) -> list[str]:
+    """The names of the files that an index of several lists. Raises `ValueError` where it is none."""
+    try:
+        return sorted({Path(part).name for part in json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: this needs a weight_map from names of weights to names of files") from error
 
 
 def find_weights(name: str) -> Path:
@@ -126,8 +135,8 @@ def find_weights(name: str) -> Path:
     """
     if name.startswith("package:"):
         package, _, inside = name.removeprefix("package:").partition("/")
-        spec = importlib.util.find_spec(package)
-        if spec is None:
+        spec = importlib.util.find_spec(package) if package.isidentifier() else None
+        if spec is None or not spec.submodule_search_locations:
             raise ValueError(
                 f'{name}: the package {package!r} is not installed; pip install ".[demo]" brings the demo\'s'
             )

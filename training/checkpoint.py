@@ -21,29 +21,45 @@ METRICS = "metrics.json"
 def replace_folder(folder: Path) -> Iterator[Path]:
     """Gives an empty folder to write into, which takes the place of `folder` when the block ends without an error.
 
-    Until then an earlier `folder` stays as it is, and an error in the block leaves nothing behind. `recover` mends what
-    a crash in the middle of the exchange leaves.
+    Until then an earlier `folder` stays as it is, and an error in the block leaves nothing behind. `recover`, which
+    comes first here, mends what a crash in the middle of the exchange leaves. A link stays, its target is replaced.
     """
-    new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    folder = folder.resolve()  # of `link` and `x/..` too, whose neighbours by name lie elsewhere
+    recover(folder)
+    new, old = folder.with_name(f".{folder.name}.new"), old_place(folder)
     for leftover in (new, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+        remove(leftover)
     new.mkdir(parents=True)
     try:
         yield new
+        if folder.exists():
+            os.rename(folder, old)
+        os.rename(new, folder)
     except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
+        remove(new)
+        recover(folder)
         raise
-    if folder.exists():
-        os.rename(folder, old)
-    os.rename(new, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    remove(old)
 
 
 def recover(folder: Path) -> None:
     """Puts the previous `folder` back if a crash came between its removal and the arrival of the new one."""
-    old = folder.with_name(f".{folder.name}.old")
-    if old.exists() and not folder.exists():
-        os.rename(old, folder)
+    folder = folder.resolve()
+    if old_place(folder).exists() and not folder.exists():
+        os.rename(old_place(folder), folder)
+
+
+def old_place(folder: Path) -> Path:
+    """Where the previous `folder` lies during the exchange."""
+    return folder.with_name(f".{folder.name}.old")
+
+
+def remove(path: Path) -> None:
+    """Removes a folder, or a link to one, if it exists."""
+    if path.is_symlink():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def save_model(folder: Path, model, image_processor, state: dict | None = None, metrics: dict | None = None) -> None:

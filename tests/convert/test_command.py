@@ -53,6 +53,7 @@ def official(recipe) -> dict:
 
 def convert(capsys, *words) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of the command."""
+    capsys.readouterr()  # bars of what the test wrote before
     code = main([str(word) for word in words])
     captured = capsys.readouterr()
     return code, captured.out, captured.err
@@ -143,13 +144,19 @@ def test_bad_checkpoints_are_one_line_and_leave_nothing(capsys, tmp_path, recipe
     cases = {
         "asks for builtins.exec": pickle.dumps({"model": Evil()}),
         "damaged, cut short": whole[: len(whole) // 2],
-        "nothing left over, sem_seg_head.predictor.class_embed.bias missing": {
+        "nothing left over, sem_seg_head.predictor.class_embed.bias (20,) missing": {
             name: value for name, value in official.items() if name != "sem_seg_head.predictor.class_embed.bias"
         },
-        "extra.weight left over": official | {"extra.weight": torch.ones(1)},
+        "floating-point numbers": {
+            name: value.long() if name.endswith("class_embed.bias") else value for name, value in official.items()
+        },
+        "more than one precision": {
+            name: value.half() if name.endswith("class_embed.bias") else value for name, value in official.items()
+        },
+        "extra.weight (1,) left over": official | {"extra.weight": torch.ones(1)},
         "query_embed.weight is (6, 32), not (5, 32)": official
         | {"sem_seg_head.predictor.query_embed.weight": torch.ones(6, 32)},
-        "0.weight, 0.bias left over": torch.nn.Sequential(torch.nn.Linear(2, 2)).state_dict(),
+        "0.weight (2, 2), 0.bias (2,) left over": torch.nn.Sequential(torch.nn.Linear(2, 2)).state_dict(),
         "the file is empty": b"",
         "neither a pickle": b"<!DOCTYPE html>\n<html>",
     }
@@ -243,7 +250,13 @@ def test_outputs_are_replaced_on_request_only(capsys, tmp_path):
     (out / "notes.txt").write_text("mine")
     command = ("from-transformers", tmp_path / "theirs", out)
     assert "exists already" in refused(capsys, tmp_path, *command)
-    assert "something else than a model" in refused(capsys, tmp_path, *command, "--overwrite")
+    assert "something else than a maskformer_universal" in refused(capsys, tmp_path, *command, "--overwrite")
+    (out / "config.json").write_text('{"model_type": "bert"}')
+    assert "something else than a maskformer_universal" in refused(capsys, tmp_path, *command, "--overwrite")
+    (out / "config.json").unlink()
+    inside = ("from-transformers", tmp_path / "theirs", tmp_path / "theirs", "--overwrite")
+    assert "holds what is read" in refused(capsys, tmp_path, *inside)
+    assert "holds what is read" in refused(capsys, tmp_path, *inside[:2], tmp_path, "--overwrite")
     (out / "notes.txt").unlink()
     assert convert(capsys, *command, "--overwrite")[0] == 0
     (out / "stale.txt").write_text("stale")

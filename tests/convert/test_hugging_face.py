@@ -12,6 +12,7 @@ from transformers.models.maskformer.image_processing_pil_maskformer import MaskF
 
 from maskformer import MaskFormerForUniversalSegmentation, MaskFormerUniversalConfig, PerPixelBaselineConfig
 from maskformer.convert import from_transformers, to_transformers
+from maskformer.convert.hugging_face import dropped
 from maskformer.convert.hugging_face_config import (
     config_from_transformers,
     config_to_transformers,
@@ -134,16 +135,19 @@ def test_what_is_left_over_missing_or_of_another_shape_is_named(kind):
     model = their_model(BACKBONES[kind])
     state, config = model.state_dict(), config_from_transformers(model.config)
     for name in [name for name in state if "empty_weight" not in name and "position_index" not in name][::25]:
-        with pytest.raises(ValueError, match=f"nothing left over, {name} missing"):
+        with pytest.raises(ValueError, match=rf"nothing left over, {name} \(.*\) missing"):
             from_transformers({key: value for key, value in state.items() if key != name}, config)
         with pytest.raises(ValueError, match=rf"{name} is \(3, 5, 7\), not \("):
             from_transformers(state | {name: torch.zeros(3, 5, 7)}, config)
-    with pytest.raises(ValueError, match="unknown.weight left over"):
+    for name in [name for name in state if "empty_weight" in name or "position_index" in name]:
+        with pytest.raises(ValueError, match=f"constants are not those of this configuration: {name}"):
+            from_transformers(state | {name: state[name] + 1}, config)
+    with pytest.raises(ValueError, match=r"unknown.weight \(.*\) left over"):
         from_transformers(state | {"unknown.weight": torch.ones(1)}, config)
     ours = from_transformers(state, config)
-    with pytest.raises(ValueError, match="unknown.weight left over"):
+    with pytest.raises(ValueError, match=r"unknown.weight \(.*\) left over"):
         to_transformers(ours | {"unknown.weight": torch.ones(1)}, config)
-    with pytest.raises(ValueError, match="nothing left over, segmentation_module.class_head.bias missing"):
+    with pytest.raises(ValueError, match=r"nothing left over, segmentation_module.class_head.bias \(.*\) missing"):
         to_transformers({key: value for key, value in ours.items() if "class_head.bias" not in key}, config)
 
 
@@ -215,3 +219,11 @@ def test_image_processors_come_back():
     assert dict(ours.size) == dict(theirs.size) and list(ours.image_mean) == [0.1, 0.2, 0.3]
     assert (ours.ignore_index, ours.do_reduce_labels, ours.num_labels, ours.size_divisor) == (255, True, 150, 16)
     assert processor_to_transformers(ours).to_dict() == theirs.to_dict()
+
+
+def test_an_unused_norm_that_is_lost_is_named():
+    state = their_model(SWIN).state_dict()
+    assert dropped(state) == []
+    name = "model.pixel_level_module.encoder.model.layernorm.bias"
+    state[name] = state[name] + 0.5
+    assert dropped(state) == [name]

@@ -25,6 +25,7 @@ MODELS = {
 SMALL = [
     ("maskformer", {}),
     ("maskformer", {"pixel_decoder_encoder_layers": 1}),
+    ("maskformer", {"pixel_decoder_encoder_layers": 1, "pre_norm": True, "hidden_size": 64}),
     ("maskformer", {"backbone": "swin_tiny_patch4_window7_224"}),
     ("maskformer", {"freeze_batch_norm": False}),
     ("per_pixel", {}),
@@ -98,20 +99,41 @@ def test_what_is_left_over_missing_or_of_another_shape_is_named(kind, fields):
             # Messages use the names of the v2 layout.
             new_name = name if name in official else name.replace("sem_seg_head.", "sem_seg_head.pixel_decoder.")
             without = {key: value for key, value in layout.items() if key != name}
-            with pytest.raises(ValueError, match=f"nothing left over, {new_name} missing"):
+            with pytest.raises(ValueError, match=rf"nothing left over, {new_name} \(.*\) missing"):
                 from_official(without, config)
             with pytest.raises(ValueError, match=rf"{new_name} is \(3, 5, 7\), not \("):
                 from_official(layout | {name: torch.zeros(3, 5, 7)}, config)
-    with pytest.raises(ValueError, match="unknown.weight left over, nothing missing"):
+    with pytest.raises(ValueError, match=r"unknown.weight \(1,\) left over, nothing missing"):
         from_official(official | {"unknown.weight": torch.zeros(1)}, config)
-    with pytest.raises(ValueError, match="sem_seg_head.layer_1.weight left over"):
+    with pytest.raises(ValueError, match=r"sem_seg_head.layer_1.weight \(.*\) left over"):
         from_official(official | {"sem_seg_head.layer_1.weight": torch.zeros(1)}, config)  # a mixture of both layouts
     ours = model.state_dict()
     name = next(iter(ours))
-    with pytest.raises(ValueError, match=f"nothing left over, {name} missing"):
+    with pytest.raises(ValueError, match=rf"nothing left over, {name} \(.*\) missing"):
         to_official({key: value for key, value in ours.items() if key != name}, config)
-    with pytest.raises(ValueError, match="unknown.weight left over"):
+    with pytest.raises(ValueError, match=r"unknown.weight \(.*\) left over"):
         to_official(ours | {"unknown.weight": torch.zeros(1)}, config)
+
+
+@pytest.mark.parametrize(("kind", "fields"), SMALL)
+def test_other_constants_are_refused(kind, fields):
+    config, _, official = small(kind, fields)
+    constants = [name for name in official if "empty_weight" in name or "position_index" in name]
+    for name in constants:
+        with pytest.raises(ValueError, match=f"constants are not those of this configuration: {name}"):
+            from_official(official | {name: official[name] + 1}, config)
+    half = {name: value.half() if value.is_floating_point() else value for name, value in official.items()}
+    from_official(half, config)
+
+
+def test_missing_left_over_and_wrong_shapes_are_reported_together():
+    config, _, official = small("maskformer", {})
+    official["unknown"] = torch.zeros(2)
+    official["sem_seg_head.predictor.class_embed.bias"] = torch.zeros(7)
+    del official["sem_seg_head.predictor.class_embed.weight"]
+    expected = r"unknown \(2,\) left over, .*class_embed.weight \(5, 32\) missing; .*bias is \(7,\), not \(5,\)"
+    with pytest.raises(ValueError, match=expected):
+        from_official(official, config)
 
 
 def test_weights_of_another_model_are_refused():

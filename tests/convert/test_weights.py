@@ -207,3 +207,32 @@ def test_names_of_the_hub(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="the Hub did not give it .model.safetensors: no such file on the Hub"):
         find_weights("timm/resnet50.a1_in1k")
     assert find_weights(str(tmp_path / "x.pth")) == tmp_path / "x.pth"
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": 1}}', "{"])
+def test_bad_indices_are_refused(tmp_path, content):
+    (tmp_path / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(ValueError, match="index.json: this needs a weight_map"):
+        read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("package", ["os", "a.b.c", "", "no_such_package"])
+def test_what_is_no_package_is_refused(package):
+    with pytest.raises(ValueError, match="is not installed"):
+        find_weights(f"package:{package}/x")
+
+
+def test_compressed_zips_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", pickle.dumps({}))
+    with pytest.raises(ValueError, match="entries are compressed"):
+        read_weights(tmp_path / "a.pth")
+
+
+def test_pickles_that_would_fill_the_memory_and_types_alone_are_refused(tmp_path):
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02}r\xff\xff\xff\x7f.")  # an empty dict, as object number 2**31 - 1
+    with pytest.raises(ValueError, match="numbers an object 2147483647"):
+        read_weights(tmp_path / "a.pkl")
+    (tmp_path / "b.pkl").write_bytes(pickle.dumps({"a": np.dtype("f4")}))
+    with pytest.raises(ValueError, match="a: it holds numpy.dtype where an array"):
+        read_weights(tmp_path / "b.pkl")

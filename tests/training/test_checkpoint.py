@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from maskformer.training.checkpoint import load_state, recover, replace_folder, save_model
@@ -37,6 +39,40 @@ def test_a_crash_in_the_middle_of_the_exchange_is_mended(tmp_path):
     (tmp_path / "last").rename(tmp_path / ".last.old")
     recover(tmp_path / "last")
     assert (tmp_path / "last" / "a.txt").read_text() == "one"
+
+
+def test_the_only_model_survives_a_crash_and_a_failure_after_it(tmp_path):
+    write(tmp_path / "last", "one")
+    (tmp_path / "last").rename(tmp_path / ".last.old")
+    with pytest.raises(OSError), replace_folder(tmp_path / "last"):
+        raise OSError("no space left on device")
+    assert (tmp_path / "last" / "a.txt").read_text() == "one"
+
+
+def test_a_failed_exchange_puts_the_earlier_folder_back(tmp_path, monkeypatch):
+    write(tmp_path / "last", "one")
+    rename = os.rename
+
+    def fail(source, target):
+        if str(source).endswith(".new"):
+            raise OSError("no")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(OSError):
+        write(tmp_path / "last", "two")
+    assert [path.name for path in tmp_path.iterdir()] == ["last"]
+    assert (tmp_path / "last" / "a.txt").read_text() == "one"
+
+
+def test_links_and_parents_are_followed(tmp_path):
+    write(tmp_path / "real", "one")
+    (tmp_path / "link").symlink_to("real")
+    write(tmp_path / "link", "two")
+    write(tmp_path / "real" / ".." / "other", "three")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "other", "real"]
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "a.txt").read_text() == "two"
 
 
 def test_state_comes_back_and_its_absence_is_named(tiny_model, tmp_path):
