@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoConfig, AutoImageProcessor
@@ -69,6 +70,17 @@ def test_what_is_not_implemented_yet_is_said_so():
     with pytest.raises(ValueError, match="DETR's crop is not implemented yet; --detr_crop null"):
         recipe.data.build_augmentation()
     assert recipe.override({"detr_crop": None}).data.build_augmentation().longest_edge == 1333
+
+
+def test_training_images_have_the_scale_of_the_test_unless_the_recipe_says_otherwise():
+    recipe = load_recipe("shapes/demo").override({"crop_size": None, "horizontal_flip": False})
+    size = {"shortest_edge": 80, "longest_edge": 100}
+    image = np.zeros((240, 400, 3), np.uint8)
+    example = {"image": image, "segmentation": np.zeros((240, 400), np.int32), "segments_info": [], "image_id": "0"}
+    trained = recipe.override({"size": size}).build_augmentation()(example, np.random.default_rng(0))["image"]
+    tested = recipe.override({"size": size}).build_image_processor(SHAPES_LABELS)(image, size_divisor=0)
+    assert trained.shape[:2] == tuple(tested["pixel_values"][0].shape[-2:]) == (60, 100)
+    assert recipe.override({"shortest_edges": [33]}).build_augmentation().shortest_edges == [33]
 
 
 def test_setting_names_are_unique_so_that_an_override_means_one_thing():
