@@ -113,10 +113,42 @@ def test_words_of_the_command_line_become_values():
     }
 
 
-@pytest.mark.parametrize(("words", "message"), [(["lr"], "'lr' is not an option"), (["--lr"], "--lr needs a value")])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["lr"], "'lr' is not an option"),
+        (["--lr"], "--lr needs a value"),
+        (["--crop_size", "[128, 128"], r"the value of --crop_size is not valid YAML: '\[128, 128'"),
+    ],
+)
 def test_words_that_are_no_option_are_named(words, message):
     with pytest.raises(ValueError, match=message):
         parse_overrides(words)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"crop_size": [128]}, r"crop_size must be a height and a width, as \[128, 128\], not \[128\]"),
+        ({"crop_size": [0, 128]}, "crop_size must be"),
+        ({"shortest_edges": [0]}, "shortest_edges must be at least 1"),
+        ({"max_minutes": 0}, "max_minutes must be above 0, not 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be above 0, not nan"),
+        ({"seed": -1}, "seed must lie in 0 to 2147483647, not -1"),
+        ({"seed": 2**31}, "seed must lie in"),
+        ({"dataloader_workers": -1}, "dataloader_workers must lie in"),
+        ({"warmup_steps": -1}, "warmup_steps must lie in"),
+        ({"threshold": 1.5}, "threshold must lie in 0 to 1, not 1.5"),
+        ({"mask_threshold": -0.1}, "mask_threshold must lie in"),
+        ({"overlap_mask_area_threshold": 2}, "overlap_mask_area_threshold must lie in"),
+        ({"train_scenes": 0}, "train_scenes must be at least 1"),
+        ({"validation_scenes": 0}, "validation_scenes must be at least 1"),
+        ({"scene_size": 31}, "scene_size must be at least 32, not 31"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        load_recipe("shapes/demo").override(values)
 
 
 def test_unknown_names_are_answered_with_the_nearest():
