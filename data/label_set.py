@@ -33,6 +33,8 @@ class LabelSet:
             raise ValueError(f"{where}: there are no categories; at least one with an 'id' and a 'name' is needed")
         seen: dict[int, int] = {}
         for index, category in enumerate(categories):
+            if not isinstance(category, Mapping):
+                raise ValueError(f"{where}: entry {index} is no mapping with an 'id' and a 'name': {category!r}")
             for field in ("id", "name"):
                 if category.get(field) in (None, ""):
                     raise ValueError(f"{where}: entry {index} has no {field!r}: {dict(category)}")

@@ -51,16 +51,24 @@ def load_panoptic_folder(folder: str | Path) -> Source:
 
 def annotation_rows(folder: Path, path: Path, content: dict, labels: LabelSet):
     """One row an annotation of a parsed `panoptic.json`."""
+    for index, image in enumerate(content["images"]):
+        if not isinstance(image, dict):
+            raise ValueError(f"{path}: image {index} is {image!r}, not a mapping")
     images = {image.get("id"): image.get("file_name") for image in content["images"]}
     known = set(labels.source_ids)
     for index, annotation in enumerate(content["annotations"]):
         where = f"{path}: annotation {index}"
+        if not isinstance(annotation, dict):
+            raise ValueError(f"{where} is {annotation!r}, not a mapping")
         missing = [field for field in ("image_id", "file_name", "segments_info") if field not in annotation]
         if missing:
             raise ValueError(f"{where} has no {missing[0]!r}")
         if not images.get(annotation["image_id"]):
             raise ValueError(f"{where}: image_id {annotation['image_id']!r} is not among the images")
-        for segment in annotation["segments_info"]:
+        segments = annotation["segments_info"]
+        if not isinstance(segments, list) or not all(isinstance(segment, dict) for segment in segments):
+            raise ValueError(f"{where}: segments_info must be a list of mappings, not {segments!r}")
+        for segment in segments:
             if segment.get("category_id") not in known or not isinstance(segment.get("id"), int):
                 raise ValueError(f"{where}: segment {segment} needs an integer id and a category_id of the categories")
         yield {
