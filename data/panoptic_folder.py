@@ -54,6 +54,7 @@ def annotation_rows(folder: Path, path: Path, content: dict, labels: LabelSet):
     for index, image in enumerate(content["images"]):
         if not isinstance(image, dict):
             raise ValueError(f"{path}: image {index} is {image!r}, not a mapping")
+    seen = set()
     images = {image.get("id"): image.get("file_name") for image in content["images"]}
     known = set(labels.source_ids)
     for index, annotation in enumerate(content["annotations"]):
@@ -68,6 +69,13 @@ def annotation_rows(folder: Path, path: Path, content: dict, labels: LabelSet):
         segments = annotation["segments_info"]
         if not isinstance(segments, list) or not all(isinstance(segment, dict) for segment in segments):
             raise ValueError(f"{where}: segments_info must be a list of mappings, not {segments!r}")
+        if annotation["image_id"] in seen:
+            raise ValueError(f"{where}: image_id {annotation['image_id']!r} has an annotation already")
+        seen.add(annotation["image_id"])
+        ids = [segment.get("id") for segment in segments]
+        twice = [segment for segment in ids if ids.count(segment) > 1]
+        if twice:
+            raise ValueError(f"{where}: segments_info has the id {twice[0]!r} twice")
         for segment in segments:
             if segment.get("category_id") not in known or not isinstance(segment.get("id"), int):
                 raise ValueError(f"{where}: segment {segment} needs an integer id and a category_id of the categories")

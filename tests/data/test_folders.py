@@ -73,6 +73,11 @@ def test_bad_panoptic_samples_are_named(tmp_path, damage, message):
         (lambda c: c["images"].insert(0, 3), "image 0 is 3, not a mapping"),
         (lambda c: c["annotations"].insert(0, 3), "annotation 0 is 3, not a mapping"),
         (lambda c: c["annotations"][0].update(segments_info=None), "annotation 0: segments_info must be a list"),
+        (lambda c: c["annotations"].append(c["annotations"][0]), "annotation 1: image_id 0 has an annotation already"),
+        (
+            lambda c: c["annotations"][0]["segments_info"].append(c["annotations"][0]["segments_info"][0]),
+            r"annotation 0: segments_info has the id \d+ twice",
+        ),
         (lambda c: c["annotations"].clear(), "the dataset is empty"),
         (lambda c: c["annotations"][0].pop("file_name"), "annotation 0 has no 'file_name'"),
         (lambda c: c["annotations"][0].update(image_id=77), "annotation 0: image_id 77 is not among the images"),
