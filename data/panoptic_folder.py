@@ -10,7 +10,7 @@ import datasets
 import numpy as np
 from PIL import Image
 
-from maskformer.data.example import BadSample, Example, Source, compact_ids
+from maskformer.data.example import BadSample, Example, Source, compact_ids, size_mismatch
 from maskformer.data.label_set import LabelSet
 from maskformer.image_processing.image_loading import load_image
 
@@ -106,7 +106,7 @@ def decode(labels: LabelSet, row: dict) -> Example:
     except ValueError as error:
         raise BadSample(str(error)) from error
     if segmentation.shape != image.shape[:2]:
-        raise BadSample(f"{row['panoptic']}: {segmentation.shape} pixels, but its image has {image.shape[:2]}")
+        raise BadSample(size_mismatch(row["panoptic"], segmentation.shape, row["image"], image.shape[:2]))
     contiguous = labels.contiguous_ids()
     segments = [
         {"id": s["id"], "label_id": contiguous[s["category_id"]], "iscrowd": s["iscrowd"]} for s in row["segments_info"]

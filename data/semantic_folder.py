@@ -10,7 +10,7 @@ import datasets
 import numpy as np
 from PIL import Image
 
-from maskformer.data.example import BadSample, Example, Source
+from maskformer.data.example import BadSample, Example, Source, size_mismatch
 from maskformer.data.label_set import LabelSet, distinct_color
 from maskformer.image_processing.image_loading import load_image
 
@@ -87,7 +87,7 @@ def decode(labels: LabelSet, table: np.ndarray, row: dict) -> Example:
         raise BadSample(str(error)) from error
     values = read_label_map(row["label"])
     if values.shape != image.shape[:2]:
-        raise BadSample(f"{row['label']}: {values.shape} pixels, but its image has {image.shape[:2]}")
+        raise BadSample(size_mismatch(row["label"], values.shape, row["image"], image.shape[:2]))
     segmentation = table[values.clip(0, len(table) - 1)]  # (H, W)
     if (segmentation < 0).any():
         wrong = np.unique(values[segmentation < 0])

@@ -141,6 +141,15 @@ def test_labels_outside_of_the_set_are_named_with_what_may_be_meant(tmp_path):
         load_semantic_folder(folder)[0]
 
 
+def test_a_map_that_is_not_turned_as_exif_turns_its_image_is_named(tmp_path):
+    folder = write_semantic_folder(tmp_path, count=1)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (56, 40)).save(folder / "images" / "0.jpg", exif=exif)
+    with pytest.raises(BadSample, match=r"\(40, 56\) pixels, but its image has \(56, 40\); .* EXIF"):
+        load_semantic_folder(folder)[0]
+
+
 def test_coloured_label_maps_and_empty_folders_are_refused(tmp_path):
     folder = write_semantic_folder(tmp_path / "a", count=1)
     Image.fromarray(np.zeros((40, 56, 3), np.uint8)).save(folder / "labels" / "0.png")
