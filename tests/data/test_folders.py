@@ -69,6 +69,10 @@ def test_bad_panoptic_samples_are_named(tmp_path, damage, message):
         (lambda c: c.pop("categories"), "the list 'categories' is missing"),
         (lambda c: c["categories"][1].pop("name"), "categories: entry 1 has no 'name'"),
         (lambda c: c["categories"][1].update(id=10), "entries 0 and 1 share the id 10"),
+        (
+            lambda c: c["categories"][1].update(name=c["categories"][0]["name"]),
+            "entry 1 has the name '.*' of an earlier",
+        ),
         (lambda c: c["categories"].insert(0, 3), "categories: entry 0 is no mapping"),
         (lambda c: c["images"].insert(0, 3), "image 0 is 3, not a mapping"),
         (lambda c: c["annotations"].insert(0, 3), "annotation 0 is 3, not a mapping"),
