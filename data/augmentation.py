@@ -22,11 +22,11 @@ class Augmentation:
     `crop_size`: (height, width) of a random crop; smaller images are padded to it, right and bottom.
     `single_category_max_area`: crops are tried again, up to 10 times, while one label covers more than this share.
     `color_jitter`: SSD's. `horizontal_flip`, `vertical_flip`, `rotate`: with probability a half, or by a multiple of 90
-    degrees.
+    degrees (of 180, where the crop is no square).
     """
 
     shortest_edges: list[int] = field(default_factory=list)
-    longest_edge: int = 4096
+    longest_edge: int | None = 4096
     crop_size: list[int] | None = None
     single_category_max_area: float = 1.0
     color_jitter: bool = False
@@ -54,6 +54,8 @@ class Augmentation:
             image, segmentation = image[::-1], segmentation[::-1]
         if self.rotate:
             turns = int(random.integers(4))
+            if self.crop_size and self.crop_size[0] != self.crop_size[1]:
+                turns = turns // 2 * 2  # a quarter turn would leave the crop's shape
             image, segmentation = np.rot90(image, turns), np.rot90(segmentation, turns)
         if self.crop_size:
             padding = [(0, wanted - given) for wanted, given in zip(self.crop_size, segmentation.shape, strict=True)]
@@ -61,8 +63,9 @@ class Augmentation:
             segmentation = np.pad(segmentation, padding)
         return {
             **example,
-            "image": np.ascontiguousarray(image),
-            "segmentation": np.ascontiguousarray(segmentation),
+            # Copies: a flipped edge of one pixel counts as contiguous, but PyTorch refuses its negative stride.
+            "image": np.array(image, order="C"),
+            "segmentation": np.array(segmentation, order="C"),
         }
 
     def choose_crop(

@@ -11,6 +11,7 @@ from typing import TypedDict
 
 import datasets
 import numpy as np
+from PIL import Image
 
 from maskformer.data.label_set import LabelSet
 
@@ -44,6 +45,16 @@ class Source:
 
     def __getitem__(self, index: int) -> Example:
         return self.decode(self.rows[index])
+
+
+def size_mismatch(path: str, size: tuple[int, int], image_path: str, image_size: tuple[int, int]) -> str:
+    """What is wrong with a map of `size` (H, W) in `path`, whose image has another."""
+    message = f"{path}: {size} pixels, but its image has {image_size}"
+    with Image.open(image_path) as image:
+        turned = image.getexif().get(0x0112, 1) >= 5  # orientations that swap height and width
+    if turned and size == image_size[::-1]:
+        message += "; images are turned upright as their EXIF orientation says, and the map must be upright too"
+    return message
 
 
 def segments_to_masks(example: Example) -> dict[int, int]:

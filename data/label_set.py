@@ -33,13 +33,19 @@ class LabelSet:
         if not categories:
             raise ValueError(f"{where}: there are no categories; at least one with an 'id' and a 'name' is needed")
         seen: dict[int, int] = {}
+        names: set[str] = set()
         for index, category in enumerate(categories):
+            if not isinstance(category, Mapping):
+                raise ValueError(f"{where}: entry {index} is no mapping with an 'id' and a 'name': {category!r}")
             for field in ("id", "name"):
                 if category.get(field) in (None, ""):
                     raise ValueError(f"{where}: entry {index} has no {field!r}: {dict(category)}")
             if category["id"] in seen:
                 raise ValueError(f"{where}: entries {seen[category['id']]} and {index} share the id {category['id']}")
+            if str(category["name"]) in names:
+                raise ValueError(f"{where}: entry {index} has the name {category['name']!r} of an earlier one")
             seen[category["id"]] = index
+            names.add(str(category["name"]))
         return cls(
             names=tuple(str(category["name"]) for category in categories),
             colors=tuple(

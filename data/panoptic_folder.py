@@ -10,7 +10,7 @@ import datasets
 import numpy as np
 from PIL import Image
 
-from maskformer.data.example import BadSample, Example, Source, compact_ids
+from maskformer.data.example import BadSample, Example, Source, compact_ids, size_mismatch
 from maskformer.data.label_set import LabelSet
 from maskformer.image_processing.image_loading import load_image
 
@@ -51,16 +51,32 @@ def load_panoptic_folder(folder: str | Path) -> Source:
 
 def annotation_rows(folder: Path, path: Path, content: dict, labels: LabelSet):
     """One row an annotation of a parsed `panoptic.json`."""
+    for index, image in enumerate(content["images"]):
+        if not isinstance(image, dict):
+            raise ValueError(f"{path}: image {index} is {image!r}, not a mapping")
+    seen = set()
     images = {image.get("id"): image.get("file_name") for image in content["images"]}
     known = set(labels.source_ids)
     for index, annotation in enumerate(content["annotations"]):
         where = f"{path}: annotation {index}"
+        if not isinstance(annotation, dict):
+            raise ValueError(f"{where} is {annotation!r}, not a mapping")
         missing = [field for field in ("image_id", "file_name", "segments_info") if field not in annotation]
         if missing:
             raise ValueError(f"{where} has no {missing[0]!r}")
         if not images.get(annotation["image_id"]):
             raise ValueError(f"{where}: image_id {annotation['image_id']!r} is not among the images")
-        for segment in annotation["segments_info"]:
+        segments = annotation["segments_info"]
+        if not isinstance(segments, list) or not all(isinstance(segment, dict) for segment in segments):
+            raise ValueError(f"{where}: segments_info must be a list of mappings, not {segments!r}")
+        if annotation["image_id"] in seen:
+            raise ValueError(f"{where}: image_id {annotation['image_id']!r} has an annotation already")
+        seen.add(annotation["image_id"])
+        ids = [segment.get("id") for segment in segments]
+        twice = [segment for segment in ids if ids.count(segment) > 1]
+        if twice:
+            raise ValueError(f"{where}: segments_info has the id {twice[0]!r} twice")
+        for segment in segments:
             if segment.get("category_id") not in known or not isinstance(segment.get("id"), int):
                 raise ValueError(f"{where}: segment {segment} needs an integer id and a category_id of the categories")
         yield {
@@ -90,7 +106,7 @@ def decode(labels: LabelSet, row: dict) -> Example:
     except ValueError as error:
         raise BadSample(str(error)) from error
     if segmentation.shape != image.shape[:2]:
-        raise BadSample(f"{row['panoptic']}: {segmentation.shape} pixels, but its image has {image.shape[:2]}")
+        raise BadSample(size_mismatch(row["panoptic"], segmentation.shape, row["image"], image.shape[:2]))
     contiguous = labels.contiguous_ids()
     segments = [
         {"id": s["id"], "label_id": contiguous[s["category_id"]], "iscrowd": s["iscrowd"]} for s in row["segments_info"]

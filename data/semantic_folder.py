@@ -10,7 +10,7 @@ import datasets
 import numpy as np
 from PIL import Image
 
-from maskformer.data.example import BadSample, Example, Source
+from maskformer.data.example import BadSample, Example, Source, size_mismatch
 from maskformer.data.label_set import LabelSet, distinct_color
 from maskformer.image_processing.image_loading import load_image
 
@@ -48,12 +48,20 @@ def read_labels(path: Path) -> LabelSet:
         raise ValueError(f'{path}: there is no such file; write the label names into it, as ["road", "car"]') from None
     except ValueError as error:
         raise ValueError(f"{path}: not valid JSON ({error})") from error
+    if isinstance(content, dict) and content and all(type(value) is int for value in content.values()):
+        content = {value: name for name, value in content.items()}  # label2id instead of id2label
     if isinstance(content, dict):
+        wrong = [value for value in content if not str(value).isdecimal()]
+        if wrong:
+            raise ValueError(f"{path}: {wrong[0]!r} is no pixel value; a dict of value to name is needed")
         content = [{"id": int(value), "name": name} for value, name in content.items()]
     elif isinstance(content, list) and content and isinstance(content[0], str):
         content = [{"id": value, "name": name} for value, name in enumerate(content)]
     if not isinstance(content, list):
         raise ValueError(f"{path}: a list of names, a dict of value to name, or a list of categories is needed")
+    wrong = [index for index, category in enumerate(content) if not isinstance(category, dict)]
+    if wrong:
+        raise ValueError(f"{path}: entry {wrong[0]} is {content[wrong[0]]!r}, neither a name nor a category")
     # Nothing tells instances apart here, so every label is stuff unless the file says otherwise.
     content = [{"isthing": 0, "color": distinct_color(index), **category} for index, category in enumerate(content)]
     return LabelSet.from_categories(content, where=str(path))
@@ -79,7 +87,7 @@ def decode(labels: LabelSet, table: np.ndarray, row: dict) -> Example:
         raise BadSample(str(error)) from error
     values = read_label_map(row["label"])
     if values.shape != image.shape[:2]:
-        raise BadSample(f"{row['label']}: {values.shape} pixels, but its image has {image.shape[:2]}")
+        raise BadSample(size_mismatch(row["label"], values.shape, row["image"], image.shape[:2]))
     segmentation = table[values.clip(0, len(table) - 1)]  # (H, W)
     if (segmentation < 0).any():
         wrong = np.unique(values[segmentation < 0])

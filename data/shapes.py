@@ -41,6 +41,7 @@ SHAPES_LABELS = LabelSet(
     source_ids=tuple(range(len(_NAMES))),
 )
 
+SMALLEST_SCENE = 32  # pixels a side
 SPLITS = ("train", "validation")
 NUM_THINGS = (3, 12)  # mostly 3 to 7
 # Lengths and areas are those at 128 pixels a side and grow with the scene.
@@ -211,7 +212,7 @@ def _divide(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[int]]
 def _check(split: str, size: int, seed: int) -> None:
     if split not in SPLITS:
         raise ValueError(f"the generated scenes have the splits {' and '.join(map(repr, SPLITS))}, not {split!r}")
-    if size < 32:
-        raise ValueError(f"size is {size}; a scene needs at least 32 pixels a side")
+    if size < SMALLEST_SCENE:
+        raise ValueError(f"size is {size}; a scene needs at least {SMALLEST_SCENE} pixels a side")
     if seed < 0:
         raise ValueError(f"seed is {seed}; it must not be negative")

@@ -52,7 +52,10 @@ def _pil_to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I"):  # I;16 and its byte orders, and I, as which 16-bit files were long opened
         return _to_8_bit(np.asarray(image))[..., None].repeat(3, axis=-1)  # (H, W, 3)
     if image.mode == "F":
-        gray = np.asarray(image).clip(0, 255).round().astype(np.uint8)
+        values = np.asarray(image)
+        if 0 < values.max() <= 1:
+            raise ValueError("its floats lie in 0 to 1 and would become black; save them as 0 to 255")
+        gray = values.clip(0, 255).round().astype(np.uint8)
         return gray[..., None].repeat(3, axis=-1)  # (H, W, 3)
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # PIL warns when it has to skip this step

@@ -192,7 +192,8 @@ def rgb_array(image, input_data_format: str | ChannelDimension | None) -> np.nda
     channels_first = None
     if input_data_format is not None:
         channels_first = ChannelDimension(input_data_format) == ChannelDimension.FIRST
-    return np.require(to_rgb(image, channels_first), requirements=["C", "W"])
+    # A copy: PyTorch shares no read-only memory and no negative strides, which an edge of one pixel may keep.
+    return np.array(to_rgb(image, channels_first), order="C")
 
 
 class SemanticPostProcessing:

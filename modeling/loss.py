@@ -22,25 +22,31 @@ def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
 
 
 def check_targets(
-    class_logits: torch.Tensor, mask_labels: list[torch.Tensor], class_labels: list[torch.Tensor]
+    class_logits: torch.Tensor,
+    mask_labels: list[torch.Tensor],
+    class_labels: list[torch.Tensor],
+    canvas_size: tuple[int, int] | None = None,
 ) -> None:
-    """Raises `ValueError`, naming the image, where targets do not fit each other or the model."""
+    """Raises `ValueError`, naming the image, where targets do not fit each other, the model or the canvas (H, W)."""
     batch, num_labels = class_logits.shape[1], class_logits.shape[-1] - 1
     if not len(mask_labels) == len(class_labels) == batch:
         raise ValueError(
             f"there are {batch} images, but {len(mask_labels)} entries in mask_labels and {len(class_labels)} in"
             " class_labels; one of each per image is needed"
         )
+    if canvas_size is None and mask_labels:
+        canvas_size = tuple(mask_labels[0].shape[-2:])
     for image, (masks, labels) in enumerate(zip(mask_labels, class_labels, strict=True)):
         if masks.ndim != 3 or len(masks) != len(labels):
             raise ValueError(
                 f"image {image}: mask_labels of shape {tuple(masks.shape)} do not fit {len(labels)} class_labels;"
                 f" the shape must be ({len(labels)}, height, width)"
             )
-        if masks.shape[1:] != mask_labels[0].shape[1:]:
+        # Any other size would be stretched to fit, and the loss would be of masks that are not where the objects are.
+        if tuple(masks.shape[1:]) != tuple(canvas_size):
             raise ValueError(
-                f"image {image}: masks of {tuple(masks.shape[1:])} pixels, but {tuple(mask_labels[0].shape[1:])} in"
-                " image 0; all must have the size of the padded canvas"
+                f"image {image}: mask_labels of {tuple(masks.shape[1:])} pixels, but the padded canvas has"
+                f" {tuple(canvas_size)}; all masks must have its size"
             )
         if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= num_labels):
             wrong = labels[(labels < 0) | (labels >= num_labels)][0].item()
@@ -54,16 +60,18 @@ def mask_classification_losses(
     class_labels: list[torch.Tensor],
     weights: tuple[float, float, float],
     no_object_weight: float,
+    canvas_size: tuple[int, int] | None = None,
 ) -> dict[tuple[str, int], torch.Tensor]:
     """Unweighted losses of every layer, by (name, layer); names are `loss_ce`, `loss_mask` and `loss_dice`.
 
     `class_logits` (L, B, N, K+1) and `mask_logits` (L, B, N, h, w); for each image `mask_labels` bool (n_i, H, W) and
     `class_labels` int64 (n_i,). `weights` (class, focal, dice) are those of the matching cost only. Mask losses are
     divided by the number of masks in the batch, averaged over processes and at least 1. Computed in float32 or wider.
+    `canvas_size` (H, W) is that of `pixel_values`, by default that of the first image's masks.
 
     Raises `ValueError` where targets do not fit (`check_targets`).
     """
-    check_targets(class_logits, mask_labels, class_labels)
+    check_targets(class_logits, mask_labels, class_labels, canvas_size)
     class_labels = [labels.to(class_logits.device, torch.int64) for labels in class_labels]
     mask_labels = [masks.to(mask_logits.device, torch.bool) for masks in mask_labels]
     assignments = match(class_logits, mask_logits, class_labels, mask_labels, weights)

@@ -191,7 +191,9 @@ class MaskFormerForUniversalSegmentation(MaskFormerUniversalPreTrainedModel):
         )
         loss_dict = None
         if mask_labels is not None and class_labels is not None:
-            loss_dict = self.weighted_losses(class_logits, mask_logits, mask_labels, class_labels)
+            loss_dict = self.weighted_losses(
+                class_logits, mask_logits, mask_labels, class_labels, canvas_size=tuple(pixel_values.shape[-2:])
+            )
         if pixel_mask is None:
             batch, _, height, width = pixel_values.shape
             pixel_mask = torch.ones(batch, height, width, dtype=torch.int64, device=pixel_values.device)
@@ -214,12 +216,19 @@ class MaskFormerForUniversalSegmentation(MaskFormerUniversalPreTrainedModel):
         mask_logits: torch.Tensor,
         mask_labels: list[torch.Tensor],
         class_labels: list[torch.Tensor],
+        canvas_size: tuple[int, int],
     ) -> dict[str, torch.Tensor]:
         """The losses of all layers by their official names, weighted; the last layer's carry no number."""
         config = self.config
         weights = {"loss_ce": config.class_weight, "loss_mask": config.mask_weight, "loss_dice": config.dice_weight}
         losses = mask_classification_losses(
-            class_logits, mask_logits, mask_labels, class_labels, tuple(weights.values()), config.no_object_weight
+            class_logits,
+            mask_logits,
+            mask_labels,
+            class_labels,
+            tuple(weights.values()),
+            config.no_object_weight,
+            canvas_size,
         )
         last = len(class_logits) - 1
         return {

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from huggingface_hub.dataclasses import strict
 
 from maskformer.data.augmentation import Augmentation
+from maskformer.data.shapes import SMALLEST_SCENE
 
 METRICS = ("pq", "pq_things", "pq_stuff", "mean_iou")
 # Arguments of `post_process_panoptic_segmentation`, and the settings of `EvaluationArguments` that they are.
@@ -24,6 +25,21 @@ def at_least_one(section, *names: str) -> None:
     for name in names:
         if getattr(section, name) < 1:
             raise ValueError(f"{name} must be at least 1, not {getattr(section, name)}")
+
+
+def within(section, low: float, high: float, *names: str) -> None:
+    """Raises `ValueError` for a value outside of `low` to `high`."""
+    for name in names:
+        if not low <= getattr(section, name) <= high:
+            raise ValueError(f"{name} must lie in {low} to {high}, not {getattr(section, name)}")
+
+
+def positive(section, *names: str) -> None:
+    """Raises `ValueError` for a value that is not above 0; None is no value."""
+    for name in names:
+        value = getattr(section, name)
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} must be above 0, not {value}")
 
 
 @strict
@@ -70,6 +86,16 @@ class DataArguments:
     horizontal_flip: bool = True
     vertical_flip: bool = False
     rotate: bool = False
+
+    def validate_sizes(self):
+        """Refuses sizes and counts of nothing."""
+        at_least_one(self, "train_scenes", "validation_scenes", "longest_edge")
+        if self.scene_size < SMALLEST_SCENE:
+            raise ValueError(f"scene_size must be at least {SMALLEST_SCENE}, not {self.scene_size}")
+        if self.crop_size is not None and (len(self.crop_size) != 2 or min(self.crop_size) < 1):
+            raise ValueError(f"crop_size must be a height and a width, as [128, 128], not {self.crop_size}")
+        if min(self.shortest_edges, default=1) < 1:
+            raise ValueError(f"shortest_edges must be at least 1, not {self.shortest_edges}")
 
     def build_augmentation(self) -> Augmentation:
         """The training augmentation these arguments describe; raises `ValueError` where it is not implemented yet."""
@@ -126,8 +152,10 @@ class TrainingArguments:
     seed: int = 0
 
     def validate_counts(self):
-        """Refuses counts below 1."""
+        """Refuses counts below 1, times and rates of nothing, and seeds that generators do not take."""
         at_least_one(self, "max_steps", "batch_size", "eval_steps", "save_steps", "log_steps")
+        positive(self, "max_minutes", "learning_rate")
+        within(self, 0, 2**31 - 1, "seed", "dataloader_workers", "warmup_steps")
 
 
 @strict
@@ -159,8 +187,9 @@ class EvaluationArguments:
     tta_flip: bool = True
 
     def validate_protocol(self):
-        """Refuses metrics and methods that do not exist and batches of nothing."""
+        """Refuses metrics and methods that do not exist, batches of nothing and thresholds that are no shares."""
         at_least_one(self, "eval_batch_size")
+        within(self, 0, 1, "threshold", "mask_threshold", "overlap_mask_area_threshold")
         if self.panoptic_method not in ("maskformer", "detr"):
             raise ValueError(f"panoptic_method must be maskformer or detr, not {self.panoptic_method!r}")
         if self.best_metric not in METRICS:

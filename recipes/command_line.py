@@ -24,7 +24,7 @@ def recipe_parser(description: str, example: str) -> argparse.ArgumentParser:
 def parse_overrides(words: list[str]) -> dict:
     """`--name value` and `--name=value` as a dict; values are read as YAML.
 
-    Raises `ValueError` for a word that is no option and for an option without a value.
+    Raises `ValueError` for a word that is no option and for an option without a value or with one that is no YAML.
     """
     values, words = {}, list(words)
     while words:
@@ -36,7 +36,11 @@ def parse_overrides(words: list[str]) -> dict:
             if not words or words[0].startswith("--"):
                 raise ValueError(f"the option {name} needs a value")
             value = words.pop(0)
-        values[name[2:].replace("-", "_")] = resolve(yaml.safe_load(value))
+        try:
+            values[name[2:].replace("-", "_")] = resolve(yaml.safe_load(value))
+        except yaml.YAMLError as error:
+            problem = getattr(error, "problem", None) or "it does not parse"
+            raise ValueError(f"the value of {name} is not valid YAML: {value!r} ({problem})") from error
     return values
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from maskformer.data.augmentation import Augmentation
 from maskformer.data.label_set import LabelSet, load_label_set
 from maskformer.image_processing.image_processing_maskformer import (
     MaskFormerUniversalImageProcessorPil,
@@ -78,6 +79,20 @@ class Recipe:
         if processor_class is MaskFormerUniversalImageProcessorPil:
             values["test_protocol"] = self.evaluation.protocol()
         return processor_class(**(values | self.image_processor))
+
+    def build_augmentation(self) -> Augmentation:
+        """The training augmentation; images get the size they have in the test unless the recipe gives others.
+
+        Raises `ValueError` where it is not implemented yet.
+        """
+        _, processor_class = MODELS[self.model_type]
+        size = self.image_processor.get("size", processor_class.size)
+        augmentation = self.data.build_augmentation()
+        resized = self.image_processor.get("do_resize", processor_class.do_resize) and size.get("shortest_edge")
+        if augmentation.shortest_edges or not resized:
+            return augmentation
+        edges = {"shortest_edges": [size["shortest_edge"]], "longest_edge": size.get("longest_edge")}
+        return dataclasses.replace(augmentation, **edges)
 
     def override(self, values: dict[str, Any]) -> Recipe:
         """This recipe with single values replaced, whatever section they are in.

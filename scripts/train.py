@@ -218,10 +218,8 @@ def main() -> None:
     try:
         check_support(recipe, accelerator.num_processes)
         source, validation = (load_source(recipe.data, split) for split in ("train", "validation"))
-        examples = TrainingExamples(
-            source, recipe.data.build_augmentation(), recipe.training.seed, arguments.on_bad_sample
-        )
         check_same_labels(source.labels, validation.labels, "the training data", "the validation data")
+        examples = TrainingExamples(source, recipe.build_augmentation(), recipe.training.seed, arguments.on_bad_sample)
         image_processor = recipe.build_image_processor(source.labels)
         state = load_state(folder / "last") if arguments.resume else None
         if state:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from maskformer.data.augmentation import PADDING, Augmentation
 from maskformer.data.color import jitter_color, shift_hue_and_saturation
@@ -73,3 +74,22 @@ def test_the_same_random_numbers_give_the_same_example():
     augmentation = Augmentation(shortest_edges=[16, 24], crop_size=[16, 16], color_jitter=True)
     first, second = (augmentation(make_example(), np.random.default_rng(5)) for _ in range(2))
     np.testing.assert_array_equal(first["image"], second["image"])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_crops_that_are_no_square_turn_by_half_turns_only(seed):
+    augmentation = Augmentation(crop_size=[15, 25], horizontal_flip=False, rotate=True)
+    out = augmentation(make_example(15, 25), np.random.default_rng(seed))
+    original = make_example(15, 25)["segmentation"]
+    assert any(np.array_equal(out["segmentation"], view) for view in (original, np.rot90(original, 2)))
+    np.testing.assert_array_equal(out["image"][..., 0], out["segmentation"] * 50)
+
+
+@pytest.mark.parametrize("size", [(1, 20), (20, 1), (1, 1)])
+def test_images_of_one_pixel_in_an_edge_stay_fit_for_pytorch(size):
+    example = make_example(20, 20)
+    example |= {key: example[key][: size[0], : size[1]] for key in ("image", "segmentation")}
+    for seed in range(8):
+        out = Augmentation(vertical_flip=True, rotate=True)(example, np.random.default_rng(seed))
+        assert sorted(torch.from_numpy(out["segmentation"]).shape) == sorted(size)
+        assert torch.from_numpy(out["image"]).shape[:2] == out["segmentation"].shape

@@ -69,6 +69,19 @@ def test_bad_panoptic_samples_are_named(tmp_path, damage, message):
         (lambda c: c.pop("categories"), "the list 'categories' is missing"),
         (lambda c: c["categories"][1].pop("name"), "categories: entry 1 has no 'name'"),
         (lambda c: c["categories"][1].update(id=10), "entries 0 and 1 share the id 10"),
+        (
+            lambda c: c["categories"][1].update(name=c["categories"][0]["name"]),
+            "entry 1 has the name '.*' of an earlier",
+        ),
+        (lambda c: c["categories"].insert(0, 3), "categories: entry 0 is no mapping"),
+        (lambda c: c["images"].insert(0, 3), "image 0 is 3, not a mapping"),
+        (lambda c: c["annotations"].insert(0, 3), "annotation 0 is 3, not a mapping"),
+        (lambda c: c["annotations"][0].update(segments_info=None), "annotation 0: segments_info must be a list"),
+        (lambda c: c["annotations"].append(c["annotations"][0]), "annotation 1: image_id 0 has an annotation already"),
+        (
+            lambda c: c["annotations"][0]["segments_info"].append(c["annotations"][0]["segments_info"][0]),
+            r"annotation 0: segments_info has the id \d+ twice",
+        ),
         (lambda c: c["annotations"].clear(), "the dataset is empty"),
         (lambda c: c["annotations"][0].pop("file_name"), "annotation 0 has no 'file_name'"),
         (lambda c: c["annotations"][0].update(image_id=77), "annotation 0: image_id 77 is not among the images"),
@@ -132,6 +145,15 @@ def test_labels_outside_of_the_set_are_named_with_what_may_be_meant(tmp_path):
         load_semantic_folder(folder)[0]
 
 
+def test_a_map_that_is_not_turned_as_exif_turns_its_image_is_named(tmp_path):
+    folder = write_semantic_folder(tmp_path, count=1)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (56, 40)).save(folder / "images" / "0.jpg", exif=exif)
+    with pytest.raises(BadSample, match=r"\(40, 56\) pixels, but its image has \(56, 40\); .* EXIF"):
+        load_semantic_folder(folder)[0]
+
+
 def test_coloured_label_maps_and_empty_folders_are_refused(tmp_path):
     folder = write_semantic_folder(tmp_path / "a", count=1)
     Image.fromarray(np.zeros((40, 56, 3), np.uint8)).save(folder / "labels" / "0.png")
@@ -149,6 +171,12 @@ def test_label_names_may_be_a_dict_or_categories(tmp_path):
     folder = write_semantic_folder(tmp_path, count=1)
     write_json(folder / "labels.json", {"0": "road", "1": "car", "2": "sky"})
     assert load_semantic_folder(folder).labels.names == ("road", "car", "sky")
+    write_json(folder / "labels.json", {"road": 0, "car": 1, "sky": 2})
+    assert load_semantic_folder(folder).labels.id2label == {0: "road", 1: "car", 2: "sky"}
+    for content, message in (([1, 2], "entry 0 is 1"), ({"road": "a"}, "'road' is no pixel value"), (7, "a list of")):
+        write_json(folder / "labels.json", content)
+        with pytest.raises(ValueError, match=f"labels.json: {message}"):
+            load_semantic_folder(folder)
     write_json(folder / "labels.json", [{"id": 2, "name": "sky", "color": [1, 2, 3]}, {"id": 0, "name": "road"}])
     labels = load_semantic_folder(folder).labels
     assert labels.source_ids == (2, 0) and labels.colors[0] == (1, 2, 3)

@@ -120,3 +120,9 @@ def test_missing_and_damaged_files_are_named(tmp_path):
         (tmp_path / name).write_bytes(data[: len(data) // 2])
         with pytest.raises(ValueError, match=f"{name}: not a readable image"):
             load_image(tmp_path / name)
+
+
+def test_floats_of_0_to_1_in_a_file_are_refused_since_they_would_be_black(tmp_path):
+    Image.fromarray(np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)).save(tmp_path / "a.tiff")
+    with pytest.raises(ValueError, match="a.tiff: .*0 to 1 and would become black"):
+        load_image(tmp_path / "a.tiff")

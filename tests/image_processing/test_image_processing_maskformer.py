@@ -332,3 +332,10 @@ def test_pipeline_picks_semantic_for_per_pixel_models(processor_class):
     outputs = ModelOutput(logits=logits, pixel_mask=torch.ones(1, 32, 32), target_size=[(16, 16)])
     answer = pipeline_answer(processor_class(), outputs, None)
     assert [x["label"] for x in answer] == ["sky", "cat"] and [x["score"] for x in answer] == [None, None]
+
+
+@pytest.mark.parametrize("processor_class", MASKFORMER)
+def test_a_mirrored_image_of_one_pixel_in_an_edge_is_an_image(processor_class):
+    image = random_image(1, 9)
+    batch = small(processor_class, **PLAIN)(images=[image[::-1], image[:, ::-1]], return_tensors="pt")
+    np.testing.assert_array_equal(batch["pixel_values"][1].permute(1, 2, 0).numpy(), image[:, ::-1])

@@ -117,6 +117,10 @@ def test_no_targets_and_more_targets_than_queries_train(tiny_model, targets):
             r"image 0: mask_labels of shape \(2, 64, 96\) do not fit 1 class_labels",
         ),
         ({"mask_labels": []}, "there are 1 images, but 0 entries in mask_labels"),
+        (
+            {"mask_labels": [torch.zeros(2, 32, 48, dtype=torch.bool)]},
+            r"image 0: mask_labels of \(32, 48\) pixels, but the padded canvas has \(64, 96\)",
+        ),
     ],
 )
 def test_targets_that_do_not_fit_are_named(tiny_model, change, message):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoConfig, AutoImageProcessor
@@ -86,6 +87,17 @@ def test_what_is_not_implemented_yet_is_said_so():
     assert recipe.override({"detr_crop": None}).data.build_augmentation().longest_edge == 1333
 
 
+def test_training_images_have_the_scale_of_the_test_unless_the_recipe_says_otherwise():
+    recipe = load_recipe("shapes/demo").override({"crop_size": None, "horizontal_flip": False})
+    size = {"shortest_edge": 80, "longest_edge": 100}
+    image = np.zeros((240, 400, 3), np.uint8)
+    example = {"image": image, "segmentation": np.zeros((240, 400), np.int32), "segments_info": [], "image_id": "0"}
+    trained = recipe.override({"size": size}).build_augmentation()(example, np.random.default_rng(0))["image"]
+    tested = recipe.override({"size": size}).build_image_processor(SHAPES_LABELS)(image, size_divisor=0)
+    assert trained.shape[:2] == tuple(tested["pixel_values"][0].shape[-2:]) == (60, 100)
+    assert recipe.override({"shortest_edges": [33]}).build_augmentation().shortest_edges == [33]
+
+
 def test_setting_names_are_unique_so_that_an_override_means_one_thing():
     sections = (DataArguments, TrainingArguments, EvaluationArguments)
     names = [field.name for section in sections for field in dataclasses.fields(section)]
@@ -116,10 +128,42 @@ def test_words_of_the_command_line_become_values():
     }
 
 
-@pytest.mark.parametrize(("words", "message"), [(["lr"], "'lr' is not an option"), (["--lr"], "--lr needs a value")])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["lr"], "'lr' is not an option"),
+        (["--lr"], "--lr needs a value"),
+        (["--crop_size", "[128, 128"], r"the value of --crop_size is not valid YAML: '\[128, 128'"),
+    ],
+)
 def test_words_that_are_no_option_are_named(words, message):
     with pytest.raises(ValueError, match=message):
         parse_overrides(words)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"crop_size": [128]}, r"crop_size must be a height and a width, as \[128, 128\], not \[128\]"),
+        ({"crop_size": [0, 128]}, "crop_size must be"),
+        ({"shortest_edges": [0]}, "shortest_edges must be at least 1"),
+        ({"max_minutes": 0}, "max_minutes must be above 0, not 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be above 0, not nan"),
+        ({"seed": -1}, "seed must lie in 0 to 2147483647, not -1"),
+        ({"seed": 2**31}, "seed must lie in"),
+        ({"dataloader_workers": -1}, "dataloader_workers must lie in"),
+        ({"warmup_steps": -1}, "warmup_steps must lie in"),
+        ({"threshold": 1.5}, "threshold must lie in 0 to 1, not 1.5"),
+        ({"mask_threshold": -0.1}, "mask_threshold must lie in"),
+        ({"overlap_mask_area_threshold": 2}, "overlap_mask_area_threshold must lie in"),
+        ({"train_scenes": 0}, "train_scenes must be at least 1"),
+        ({"validation_scenes": 0}, "validation_scenes must be at least 1"),
+        ({"scene_size": 31}, "scene_size must be at least 32, not 31"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        load_recipe("shapes/demo").override(values)
 
 
 def test_unknown_names_are_answered_with_the_nearest():
