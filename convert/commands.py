@@ -31,7 +31,8 @@ from maskformer.convert.hugging_face_config import (
 from maskformer.convert.official import from_official, to_official, upgrade
 from maskformer.convert.recipe_inference import infer_recipe
 from maskformer.convert.verify import check_entries, check_forward, check_logits
-from maskformer.convert.weights import find_folder_weights, find_weights, read_weights, sha256
+from maskformer.convert.weights import find_folder_weights, find_weights, read_weights
+from maskformer.data.files import sha256
 from maskformer.image_processing.image_processing_maskformer import MaskFormerUniversalImageProcessorPil
 from maskformer.recipes import load_recipe
 

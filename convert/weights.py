@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import io
 import json
@@ -151,12 +150,3 @@ def find_weights(name: str) -> Path:
         except Exception as error:  # no connection, no such model, no such file, no permission
             errors.append(f"{file}: {' '.join(str(error).split())[:200]}")
     raise ValueError(f"{name}: there is no such file, and the Hub did not give it ({'; '.join(errors)})")
-
-
-def sha256(path: str | Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

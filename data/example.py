@@ -20,7 +20,8 @@ class Example(TypedDict):
     """A decoded example."""
 
     image: np.ndarray  # uint8 (H, W, 3), RGB
-    segmentation: np.ndarray  # int32 (H, W), segment ids, 0 is void
+    # int32 (H, W), segment ids, 0 is void; or (P, H, W) where segments overlap: P maps, each id in one of them only
+    segmentation: np.ndarray
     segments_info: list[dict]  # {"id", "label_id" (contiguous), "iscrowd"}
     image_id: str
 

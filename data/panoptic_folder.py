@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
-import json
 from pathlib import Path
 
 import datasets
 import numpy as np
 from PIL import Image
 
+from maskformer.data.arrow import map_rows
 from maskformer.data.example import BadSample, Example, Source, compact_ids, size_mismatch
+from maskformer.data.files import inside, read_json
 from maskformer.data.label_set import LabelSet
 from maskformer.image_processing.image_loading import load_image
 
@@ -33,20 +34,15 @@ def load_panoptic_folder(folder: str | Path) -> Source:
     """
     folder = Path(folder)
     path = folder / "panoptic.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: there is no such file; a panoptic folder holds images/, panoptic/ and it") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({error})") from error
+    content = read_json(path, "a panoptic folder holds images/, panoptic/ and it")
     for field in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(field), list):
             raise ValueError(f"{path}: the list {field!r} is missing")
     labels = LabelSet.from_categories(content["categories"], where=f"{path}: categories")
-    rows = list(annotation_rows(folder, path, content, labels))
-    if not rows:
+    if not content["annotations"]:
         raise ValueError(f"{path}: the dataset is empty; it lists no annotations")
-    return Source(datasets.Dataset.from_list(rows, features=FEATURES), labels, functools.partial(decode, labels))
+    rows = map_rows(annotation_rows(folder, path, content, labels), FEATURES)
+    return Source(rows, labels, functools.partial(decode, labels))
 
 
 def annotation_rows(folder: Path, path: Path, content: dict, labels: LabelSet):
@@ -88,14 +84,6 @@ def annotation_rows(folder: Path, path: Path, content: dict, labels: LabelSet):
                 for s in annotation["segments_info"]
             ],
         }
-
-
-def inside(folder: Path, name: str, where: str) -> str:
-    """The path of `name` in `folder`; `ValueError` if it leads out of it."""
-    path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"{where}: the file {name!r} lies outside of {folder}")
-    return str(path)
 
 
 def decode(labels: LabelSet, row: dict) -> Example:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
-import json
 from pathlib import Path
 
 import datasets
 import numpy as np
 from PIL import Image
 
+from maskformer.data.arrow import map_rows
 from maskformer.data.example import BadSample, Example, Source, size_mismatch
+from maskformer.data.files import read_json
 from maskformer.data.label_set import LabelSet, distinct_color
 from maskformer.image_processing.image_loading import load_image
 
@@ -31,23 +32,17 @@ def load_semantic_folder(folder: str | Path, ignore_index: int | None = 255, red
     pictures = sorted(path for path in (folder / "images").glob("*") if path.is_file() and path.name[0] != ".")
     if not pictures:
         raise ValueError(f"{folder / 'images'}: the dataset is empty; there is no image in this folder")
-    rows = [
+    table = value_table(labels, ignore_index, reduce_labels)
+    rows = (
         {"image_id": path.stem, "image": str(path), "label": str(folder / "labels" / f"{path.stem}.png")}
         for path in pictures
-    ]
-    table = value_table(labels, ignore_index, reduce_labels)
-    rows = datasets.Dataset.from_list(rows, features=FEATURES)
-    return Source(rows, labels, functools.partial(decode, labels, table))
+    )
+    return Source(map_rows(rows, FEATURES), labels, functools.partial(decode, labels, table))
 
 
 def read_labels(path: Path) -> LabelSet:
     """The label set in a `labels.json`."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f'{path}: there is no such file; write the label names into it, as ["road", "car"]') from None
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({error})") from error
+    content = read_json(path, 'write the label names into it, as ["road", "car"]')
     if isinstance(content, dict) and content and all(type(value) is int for value in content.values()):
         content = {value: name for name, value in content.items()}  # label2id instead of id2label
     if isinstance(content, dict):
@@ -68,9 +63,16 @@ def read_labels(path: Path) -> LabelSet:
 
 
 def value_table(labels: LabelSet, ignore_index: int | None, reduce_labels: bool) -> np.ndarray:
-    """Segment id of each pixel value: label id + 1, 0 for void, -1 for values that mean nothing; int32 (65537,)."""
+    """Segment id of each pixel value: label id + 1, 0 for void, -1 for values that mean nothing; int32 (65537,).
+
+    Raises `ValueError` for values that no label PNG holds.
+    """
     table = np.full(65537, -1, dtype=np.int32)
+    if ignore_index is not None and not 0 <= ignore_index <= 65535:
+        raise ValueError(f"ignore_index is {ignore_index}; label PNGs hold values of 0 to 65535")
     for index, value in enumerate(labels.source_ids):
+        if not 0 <= value + int(reduce_labels) <= 65535:
+            raise ValueError(f"label {labels.names[index]!r} has the value {value}; label PNGs hold 0 to 65535")
         table[value + int(reduce_labels)] = index + 1
     if reduce_labels:
         table[0] = 0
