@@ -51,7 +51,9 @@ def convert_from_official(checkpoint: Path, out: Path, recipe: str | None, verif
     if verify:
         print(check_entries(upgrade(state_dict), to_official(model.state_dict(), config)))
         print(check_forward(model))
-    rows = cards.source_rows(checkpoint, sha256(checkpoint), recipe=f"`{chosen.name}`")
+    rows = cards.source_rows(
+        checkpoint, sha256(checkpoint), recipe=f"`{chosen.name}`", test=cards.protocol_in_words(chosen)
+    )
     card = cards.model_card(config, rows, cards.OFFICIAL_LICENSE)
     write_model_folder(out, model, card, chosen.build_image_processor().save_pretrained)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import pickletools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -137,4 +138,14 @@ def save_official(state_dict: Mapping[str, torch.Tensor], out: Path) -> None:
         arrays[name] = value.numpy()
     arrays._metadata = state_dict._metadata
     content = {"model": arrays, "__author__": "maskformer"}
-    write_file(out, lambda path: path.write_bytes(pickle.dumps(content, protocol=4)))
+    write_file(out, lambda path: path.write_bytes(portable(pickle.dumps(content, protocol=3))))
+
+
+def portable(pickled: bytes) -> bytes:
+    """A pickle of protocol 3 under the names that every version of numpy knows; numpy 2 writes its own, new ones."""
+    parts, done = [], 0
+    for opcode, argument, position in pickletools.genops(pickled):
+        if opcode.name == "GLOBAL" and argument.startswith("numpy._core."):
+            parts += [pickled[done:position], b"cnumpy.core."]
+            done = position + len(b"cnumpy._core.")
+    return b"".join([*parts, pickled[done:]])

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from transformers import PreTrainedConfig
 
+from maskformer.recipes import Recipe
+
 OFFICIAL_LICENSE = (
     "The official weights of MaskFormer are published under CC BY-NC 4.0 (https://creativecommons.org/licenses/by-nc/4.0/),"
     " for non-commercial use, and so are these, which are the same numbers."
@@ -54,6 +56,20 @@ def model_card(
         "",
     ]
     return "\n".join(header + body)
+
+
+def protocol_in_words(recipe: Recipe) -> str:
+    """How `recipe` tests, in words; the image processor beside the weights does so."""
+    processor, evaluation = recipe.build_image_processor(), recipe.evaluation
+    edges = f"shortest edge {processor.size['shortest_edge']}, longest at most {processor.size['longest_edge']} pixels"
+    padding = f"padded to a multiple of {processor.size_divisor}" if processor.size_divisor else "not padded"
+    if recipe.model_type == "per_pixel_baseline":
+        return f"{edges}, {padding}"
+    order = "masks are resized, then combined" if processor.resize_masks_first else "combined, then resized"
+    return (
+        f"{edges}, {padding}; semantic answers: {order}; panoptic ones: {evaluation.panoptic_method}, classes above"
+        f" {evaluation.threshold}, overlap {evaluation.overlap_mask_area_threshold}"
+    )
 
 
 def source_rows(checkpoint: Path, digest: str, **rows: str) -> dict[str, str]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import io
 import math
 import pickle
-import pickletools
 from collections.abc import Callable
 from typing import IO, Any
 
 import numpy as np
 import torch
+
+from maskformer.convert.pickle_checks import check_instructions
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # the first number in files of `torch.save` before version 1.6
 STORAGES = {
@@ -103,23 +104,8 @@ class RestrictedUnpickler(pickle.Unpickler):
 
 def load_pickle(file: IO[bytes]) -> Any:
     """The next pickle in `file`, with records in place of arrays. Python 2's text is read as Latin-1."""
-    check_memo(file)
+    check_instructions(file)
     return RestrictedUnpickler(file, encoding="latin1").load()
-
-
-def check_memo(file: IO[bytes]) -> None:
-    """Raises `ValueError` where the next pickle in `file` would have a table allocated that is larger than itself."""
-    start, count, largest = file.tell(), 0, 0
-    try:
-        for opcode, argument, _ in pickletools.genops(file):
-            count += 1
-            if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT"):
-                largest = max(largest, argument)
-    except ValueError as error:  # cut short, or no pickle
-        raise pickle.UnpicklingError(str(error)) from error
-    file.seek(start)
-    if largest > count:
-        raise ValueError(f"it numbers an object {largest}, and has {count} instructions only")
 
 
 class Storages:
@@ -219,7 +205,7 @@ def load_legacy(file: IO[bytes]) -> tuple[Any, Storages]:
         raise ValueError("it is no file of torch.save")
     load_pickle(file), load_pickle(file)
     unpickler = RestrictedUnpickler(file, encoding="latin1")
-    check_memo(file)
+    check_instructions(file)
     content, raw = unpickler.load(), {}
     for key in load_pickle(file):
         dtype, _, _ = unpickler.references[key].arguments

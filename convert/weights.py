@@ -64,6 +64,8 @@ def read_zip(path: Path) -> tuple[Any, Storages]:
     with zipfile.ZipFile(path) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise ValueError("its entries are compressed, which torch.save never does")
+        if sum(entry.compress_size for entry in archive.infolist()) > path.stat().st_size:
+            raise ValueError("its entries overlap: together they are larger than the file")
         names = archive.namelist()
         pickles = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(pickles) != 1:

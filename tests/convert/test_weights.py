@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import copy
 import io
 import pickle
 import zipfile
@@ -236,3 +237,30 @@ def test_pickles_that_would_fill_the_memory_and_types_alone_are_refused(tmp_path
     (tmp_path / "b.pkl").write_bytes(pickle.dumps({"a": np.dtype("f4")}))
     with pytest.raises(ValueError, match="a: it holds numpy.dtype where an array"):
         read_weights(tmp_path / "b.pkl")
+
+
+@pytest.mark.parametrize("container", [b"%s", b"ctorch\nSize\n(%st\x85R"], ids=["tuples", "through torch.Size"])
+def test_tuples_nested_so_deep_that_hashing_would_crash_are_refused(tmp_path, container):
+    """As a key of a dict: Python hashes it by recursion in C, and the process would be gone."""
+    for depth, message in ((1_000_000, "nests tuples more than 100 deep"), (3, "is no name")):
+        key = container % (b")" + b"\x85" * depth)
+        (tmp_path / "a.pkl").write_bytes(b"\x80\x02}" + key + b"K\x01s.")
+        with pytest.raises(ValueError, match=message):
+            read_weights(tmp_path / "a.pkl")
+
+
+def test_remembered_tuples_count_as_deep_as_they_are(tmp_path):
+    wrapped = b")" + b"\x85q\x00h\x00\x86" * 60  # each pair holds the same remembered tuple twice
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02}" + wrapped + b"K\x01s.")
+    with pytest.raises(ValueError, match="nests tuples|damaged"):
+        read_weights(tmp_path / "a.pkl")
+
+
+def test_zips_whose_entries_overlap_are_refused(tmp_path):
+    path = tmp_path / "a.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", pickle.dumps({}))
+        archive.writestr("a/data/0", bytes(1000))
+        archive.filelist += [copy.copy(archive.getinfo("a/data/0")) for _ in range(3)]  # the same bytes, listed again
+    with pytest.raises(ValueError, match="entries overlap"):
+        read_weights(path)
