@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Container
 
 import yaml
 
-from maskformer.recipes.recipe import Recipe, list_recipes, load_recipe, resolve
+from maskformer.recipes.recipe import Recipe, list_recipes, load_recipe, resolve, section_of
 
 
 def recipe_parser(description: str, example: str) -> argparse.ArgumentParser:
@@ -45,15 +46,22 @@ def parse_overrides(words: list[str]) -> dict:
 
 
 def parse_with_recipe(
-    parser: argparse.ArgumentParser, default: str | None = None, settings: dict | None = None
+    parser: argparse.ArgumentParser,
+    default: str | None = None,
+    settings: dict | None = None,
+    reads: Container[str] | None = None,
 ) -> tuple[argparse.Namespace, Recipe]:
     """Known arguments and the recipe with its overrides; whatever is wrong ends the program with exit code 2.
 
-    `settings` replace those of the recipe `default`, where the command line names neither a recipe nor them.
+    `settings` replace those of the recipe `default`, where the command line names neither a recipe nor them. `reads`
+    are the settings that the program uses, where it does not use all: others are refused, not ignored.
     """
     arguments, rest = parser.parse_known_args()
     try:
         overrides = parse_overrides(rest)
+        for name in overrides:
+            if reads is not None and name not in reads and section_of(name):
+                raise ValueError(f"--{name} has no effect here: it is a setting of training or of the model's making")
         if arguments.recipe is None:
             overrides = (settings or {}) | overrides
         return arguments, load_recipe(arguments.recipe or default).override(overrides)

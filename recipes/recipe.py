@@ -123,7 +123,7 @@ def known_names(model_type: str = MaskFormerUniversalConfig.model_type) -> dict[
     return names | {"model": config, "image_processor": list(processor_class.valid_kwargs.__annotations__)}
 
 
-def section_of(name: str, model_type: str) -> str:
+def section_of(name: str, model_type: str = MaskFormerUniversalConfig.model_type) -> str:
     """The first section that knows `name`."""
     names = known_names(model_type)
     for section, known in names.items():

@@ -23,6 +23,9 @@ from maskformer.training.model_folder import load_model_folder
 from maskformer.training.pictures import draw_validation
 
 EXAMPLE = "python scripts/eval.py --model outputs/demo/best"
+# What an evaluation reads of a recipe: where the data are, and the protocol.
+SETTINGS = {"source", "validation_path", "validation_scenes", "scene_size", "ignore_index", "reduce_labels"}
+SETTINGS |= {"eval_batch_size", *PROTOCOL.values()}
 
 
 def parse_arguments():
@@ -42,9 +45,9 @@ def parse_arguments():
         parser.error(f"{model} is not a model folder: it has no config.json")
     saved = model.parent / "recipe.yaml"
     if saved.is_file():
-        arguments, recipe = parse_with_recipe(parser, str(saved))
+        arguments, recipe = parse_with_recipe(parser, str(saved), reads=SETTINGS)
     else:
-        arguments, recipe = parse_with_recipe(parser, "shapes/demo", saved_protocol(model))
+        arguments, recipe = parse_with_recipe(parser, "shapes/demo", saved_protocol(model), SETTINGS)
     return parser, arguments, recipe
 
 

@@ -68,6 +68,17 @@ def output_names(images: list[Path]) -> dict[Path, str]:
     return names
 
 
+def check_outputs(folder: Path, names: dict[Path, str], overwrite: bool) -> None:
+    """Raises `ValueError` where answers would replace an image that is read, or, without `overwrite`, any file."""
+    images = {image.resolve() for image in names}
+    for name in names.values():
+        for path in (folder / f"{name}.png", folder / f"{name}.json"):
+            if path.resolve() in images:
+                raise ValueError(f"{path} is one of the images, and would be replaced; choose another --output_dir")
+            if path.exists() and not overwrite:
+                raise ValueError(f"{folder} already holds answers ({path.name}); use --overwrite")
+
+
 @torch.inference_mode()
 def segment(model, image_processor, image, task: str, threshold: float | None) -> tuple[dict, object]:
     """The answer for one image (H, W, 3), as JSON values and as a picture."""
@@ -112,9 +123,7 @@ def main() -> None:
     try:
         images = find_images(arguments.inputs)
         names = output_names(images)
-        there = [name for name in names.values() if (arguments.output_dir / f"{name}.png").exists()]
-        if there and not arguments.overwrite:
-            raise ValueError(f"{arguments.output_dir} already holds answers ({there[0]}.png); use --overwrite")
+        check_outputs(arguments.output_dir, names, arguments.overwrite)
         model, image_processor = load_model_folder(arguments.model)
         if not hasattr(image_processor, f"post_process_{arguments.task}_segmentation"):
             kind = model.config.model_type

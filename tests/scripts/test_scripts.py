@@ -135,6 +135,11 @@ def test_evaluation_prints_and_writes_what_training_measured(trained, tmp_path, 
     assert results["images"] == 3 and len(results["per_label"]) == 8
     assert "mIoU" in capsys.readouterr().out.splitlines()[-1]
     assert "not a model folder" in fails(capsys, "eval", "--model", tmp_path)
+    for setting in ("learning_rate", "num_queries", "size"):
+        assert f"--{setting} has no effect here" in fails(
+            capsys, "eval", "--model", trained / "best", f"--{setting}", "1"
+        )
+    assert "did you mean 'threshold'" in fails(capsys, "eval", "--model", trained / "best", "--treshold", "1")
 
 
 @pytest.mark.parametrize("task", ["panoptic", "instance", "semantic"])
@@ -175,15 +180,21 @@ def test_evaluation_and_prediction_use_the_protocol_that_a_folder_carries(traine
     Image.fromarray(scene["image"]).save(tmp_path / "a.png")
     for words, expected in ((), True), (("--threshold", "1.0"), False):
         with pytest.raises(SystemExit):
-            run("predict", tmp_path / "a.png", "--model", folder, "--output_dir", tmp_path, "--overwrite", *words)
-        assert bool(json.loads((tmp_path / "a.json").read_text())["segments"]) == expected
+            run("predict", tmp_path / "a.png", "--model", folder, "--output_dir", tmp_path / "b", "--overwrite", *words)
+        assert bool(json.loads((tmp_path / "b" / "a.json").read_text())["segments"]) == expected
 
 
 def test_prediction_keeps_answers_that_are_there(trained, tmp_path, capsys):
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
-    words = [tmp_path / "a.png", "--model", trained / "best", "--output_dir", tmp_path]
-    assert "already holds answers" in fails(capsys, "predict", *words)
-    assert "no image of this name" in fails(capsys, "predict", tmp_path / "x*.png", *words[1:])
+    words = [tmp_path / "a.png", "--model", trained / "best", "--output_dir"]
+    message = fails(capsys, "predict", *words, tmp_path, "--overwrite")
+    assert "a.png is one of the images, and would be replaced" in message
+    (tmp_path / "out").mkdir()
+    for name in ("a.png", "a.json"):
+        (tmp_path / "out" / name).write_text("an earlier answer")
+        assert f"already holds answers ({name})" in fails(capsys, "predict", *words, tmp_path / "out")
+        (tmp_path / "out" / name).unlink()
+    assert "no image of this name" in fails(capsys, "predict", tmp_path / "x*.png", *words[1:], tmp_path / "out")
 
 
 @pytest.fixture
