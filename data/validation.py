@@ -37,8 +37,9 @@ class Messages:
 class Report:
     """What a dataset holds; arrays are int64 (K,), an entry for each label of `labels`.
 
-    `problems` make examples unusable or contradict each other, `warnings` only look like a mistake. Sizes are (height,
-    width), `things` is the number of things an image, `areas` the binary logarithm of a segment's pixels, rounded down.
+    `mistakes` are of the dataset as a whole, `problems` of single files, which they make unusable or contradict others;
+    `warnings` only look like either. Sizes are (height, width), `things` is the number of things an image, `areas` the
+    binary logarithm of a segment's pixels, rounded down.
     Crowds count as segments; pixels where two segments overlap count for both.
     """
 
@@ -53,8 +54,14 @@ class Report:
     sizes: Counter = field(default_factory=Counter)
     things: Counter = field(default_factory=Counter)
     areas: Counter = field(default_factory=Counter)
+    mistakes: list[str] = field(default_factory=list)
     problems: Messages = field(default_factory=Messages)
     warnings: Messages = field(default_factory=Messages)
+
+    @property
+    def good(self) -> bool:
+        """Whether every example can be used, and nothing is wrong with them together."""
+        return not self.mistakes and not self.problems.count
 
     @property
     def segments(self) -> int:
@@ -101,8 +108,7 @@ def inspect(
         if finding.values is not None:
             unexpected[finding.values.clip(0, len(unexpected) - 1)] = True
     if reduce_labels is not None:
-        for message in advice(report, np.flatnonzero(unexpected), ignore_index, reduce_labels):
-            report.problems.add(message)
+        report.mistakes += advice(report, np.flatnonzero(unexpected), ignore_index, reduce_labels)
     summarize_labels(report, bool(reduce_labels))
     return report
 
@@ -236,7 +242,7 @@ def summarize_labels(report: Report, reduce_labels: bool) -> None:
     if not report.usable:
         return
     if not report.segments:
-        report.problems.add(f"all {report.usable} images are void: not one segment is labelled")
+        report.mistakes.append(f"all {report.usable} images are void: not one segment is labelled")
         return
     absent = [report.labels.names[label] for label in np.flatnonzero(report.images_per_label == 0)]
     if absent:

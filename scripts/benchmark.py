@@ -1,35 +1,50 @@
-"""Measures what the models cost.
+"""Measures what the models cost, and how fast training data are made.
 
     python scripts/benchmark.py complexity --markdown
+    python scripts/benchmark.py data --recipe nuclei/maskformer_resnet18_scratch --train_path FOLDER/train
 
 `complexity` prints parameters and multiply-adds of every recipe beside the numbers of the paper. They are counted as
 the paper's were: one image of the size of the training crop (COCO panoptic: 800 x 1088, where the paper averages over
 100 images), the official semantic inference and the auxiliary heads of PerPixelBaseline+ included.
+
+`data` prints how many images a second one core takes through source, augmentation and collation, and the share of the
+time that each step has. Any setting of the recipe can be given, as --train_path FOLDER or --crop_size "[256, 256]".
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 
+import torch
 from tqdm.auto import tqdm
 
+from maskformer.data.example import BadSample
+from maskformer.data.loading import Collator
+from maskformer.data.sources import load_source
 from maskformer.recipes import Recipe, list_recipes, load_recipe
+from maskformer.recipes.command_line import parse_with_recipe
 from maskformer.training.complexity import Complexity, count_complexity
+from maskformer.training.data_benchmark import STEPS, DataCost, measure_data
 
 COLUMNS = ("recipe", "image", "parameters (M)", "paper", "multiply-adds (G)", "paper")
 
 
-def parse_arguments():
+def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     complexity = commands.add_parser("complexity", help="parameters and multiply-adds of recipes")
     complexity.add_argument("recipes", nargs="*", metavar="RECIPE", help="names or files; all of the paper by default")
-    form = complexity.add_mutually_exclusive_group()
-    form.add_argument("--markdown", action="store_true", help="print a Markdown table")
-    form.add_argument("--json", action="store_true", help="print JSON, with a row for each kind of operation")
-    return parser, parser.parse_args()
+    data = commands.add_parser("data", help="images a second a core, and the share of each step", allow_abbrev=False)
+    data.add_argument("--recipe", help="name or YAML file of a recipe; shapes/demo by default")
+    data.add_argument("--images", type=int, default=200, help="how many are measured")
+    for command in (complexity, data):
+        form = command.add_mutually_exclusive_group()
+        form.add_argument("--markdown", action="store_true", help="print a Markdown table")
+        form.add_argument("--json", action="store_true", help="print JSON, with every number")
+    return parser
 
 
 def table_row(recipe: Recipe, cost: Complexity) -> tuple[str, ...]:
@@ -39,9 +54,9 @@ def table_row(recipe: Recipe, cost: Complexity) -> tuple[str, ...]:
     return recipe.name, "x".join(map(str, cost.image_size)), measured[0], params, measured[1], flops
 
 
-def table(rows: list[tuple[str, ...]], markdown: bool) -> str:
+def table(columns: tuple[str, ...], rows: list[tuple[str, ...]], markdown: bool) -> str:
     """Aligned columns, the first to the left and numbers to the right."""
-    widths = [max(len(row[column]) for row in [COLUMNS, *rows]) for column in range(len(COLUMNS))]
+    widths = [max(len(row[column]) for row in [columns, *rows]) for column in range(len(columns))]
 
     def line(row):
         cells = [
@@ -51,11 +66,12 @@ def table(rows: list[tuple[str, ...]], markdown: bool) -> str:
         return f"| {' | '.join(cells)} |" if markdown else "  ".join(cells)
 
     rule = [f"{'-' * (width - 1)}{':' if i else '-'}" for i, width in enumerate(widths)]
-    return "\n".join([line(COLUMNS), line(rule if markdown else ["-" * width for width in widths]), *map(line, rows)])
+    return "\n".join([line(columns), line(rule if markdown else ["-" * width for width in widths]), *map(line, rows)])
 
 
-def complexity(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+def complexity(parser: argparse.ArgumentParser) -> None:
     """Counts and prints; an unknown recipe ends the program with exit code 2."""
+    arguments = parser.parse_args()
     try:
         recipes = [load_recipe(name) for name in arguments.recipes or list_recipes()]
         if not arguments.recipes:
@@ -78,12 +94,44 @@ def complexity(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -
         ]
         print(json.dumps(rows, indent=1))
     else:
-        print(table([table_row(*pair) for pair in zip(recipes, costs, strict=True)], arguments.markdown))
+        print(table(COLUMNS, [table_row(*pair) for pair in zip(recipes, costs, strict=True)], arguments.markdown))
+
+
+def data(parser: argparse.ArgumentParser) -> None:
+    """Measures and prints; a dataset that cannot be read ends the program with exit code 2."""
+    arguments, recipe = parse_with_recipe(parser, default="shapes/demo")
+    if arguments.images < 1:
+        parser.error(f"--images must be at least 1, not {arguments.images}")
+    torch.set_num_threads(1)
+    try:
+        source, augmentation = load_source(recipe.data, "train"), recipe.build_augmentation()
+        collate = Collator(recipe.build_image_processor(source.labels))
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    training = recipe.training
+    try:
+        cost = measure_data(source, augmentation, collate, training.batch_size, arguments.images, training.seed)
+    except BadSample as error:
+        sys.exit(f"error: {error}\n(scripts/inspect_dataset.py lists all such examples)")
+    if arguments.json:
+        content = {"recipe": recipe.name, "source": recipe.data.source, "images": cost.images}
+        content |= {"images_per_second": cost.images_per_second, "seconds": cost.seconds}
+        print(json.dumps(content, indent=1))
+    else:
+        print(table(("step", "ms an image", "share"), cost_rows(cost), arguments.markdown))
+        print(f"\n{recipe.name}, {recipe.data.source}: {cost.images_per_second:.1f} images a second a core")
+
+
+def cost_rows(cost: DataCost) -> list[tuple[str, ...]]:
+    """A row for each step, and their sum."""
+    rows = [(step, f"{1000 * cost.seconds[step] / cost.images:.2f}", f"{cost.share(step):.1%}") for step in STEPS]
+    return [*rows, ("all", f"{1000 / cost.images_per_second:.2f}", "100.0%")]
 
 
 def main() -> None:
-    parser, arguments = parse_arguments()
-    {"complexity": complexity}[arguments.command](parser, arguments)
+    parser = build_parser()
+    command = parser.parse_known_args()[0].command
+    {"complexity": complexity, "data": data}[command](parser)
 
 
 if __name__ == "__main__":

@@ -88,11 +88,13 @@ def main() -> None:
     report = inspect(source, arguments.limit, **settings)
     print(table(report), summary(report), listing("warning", report.warnings), sep="\n\n")
     print(listing("problem", report.problems))
+    for mistake in report.mistakes:
+        print(f"the whole dataset: {mistake}")
     if arguments.output_dir and report.usable:
         draw_histogram(report, arguments.output_dir / "histogram.png")
         draw_contact_sheet(source, arguments.output_dir / "contact_sheet.png", arguments.limit)
         print(f"{arguments.output_dir / 'histogram.png'} and {arguments.output_dir / 'contact_sheet.png'}")
-    sys.exit(1 if report.problems.count else 0)
+    sys.exit(0 if report.good else 1)
 
 
 if __name__ == "__main__":

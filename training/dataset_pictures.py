@@ -43,10 +43,9 @@ def draw_labels(pixels: Axes, counts: Axes, report: Report, order: np.ndarray) -
     pixels.barh(places, share, color=colors, edgecolor="0.4", linewidth=0.5)
     pixels.set(title=title_of(report), xlabel="share of all pixels in percent")
     images, segments = report.images_per_label[order], report.segments_per_label[order]
-    counts.barh(places, segments, color="0.8", label="segments")
-    counts.barh(places, images, height=0.3, color="C0", label="images")
-    counts.set(title="images and segments of each label", xscale="symlog")  # 0 has a place on this scale
-    counts.legend(fontsize=9, loc="lower right")
+    counts.barh(places, segments, color="0.8")
+    counts.barh(places, images, height=0.3, color="C0")
+    counts.set(title="images (blue) and segments (grey) of each label", xscale="symlog")  # 0 has a place on this scale
     pixels.set_yticks(places, [report.labels.names[label][:28] for label in order], fontsize=9)
     counts.set_yticks(places, [""] * len(order))
     for axes in (pixels, counts):

@@ -54,7 +54,7 @@ def test_a_good_folder_has_no_problems_and_counts_as_its_examples_do(tmp_path):
     source = load_panoptic_folder(write_panoptic_folder(tmp_path))
     report = inspect(source)
     examples = [source[index] for index in range(4)]
-    assert report.problems.first == []
+    assert report.good
     for label in range(len(source.labels)):
         infos = [[i for i in e["segments_info"] if i["label_id"] == label] for e in examples]
         assert report.images_per_label[label] == sum(map(bool, infos))
@@ -97,7 +97,7 @@ def test_void_images_and_absent_labels_are_warnings_until_all_are_void():
     assert report.problems.count == 0
     assert report.warnings.first == ["image 1: the whole image is void", "1 of 2 labels never occur: ground"]
     report = inspect(source_of(void, void))
-    assert report.problems.first == ["all 2 images are void: not one segment is labelled"]
+    assert report.mistakes == ["all 2 images are void: not one segment is labelled"] and not report.good
 
 
 def test_damaged_files_are_reported_and_the_rest_is_counted(tmp_path):
@@ -151,10 +151,10 @@ def test_wrong_settings_of_label_maps_are_explained(tmp_path, maps, settings, ex
     write_values(folder, *maps)
     settings = {"ignore_index": 255, "reduce_labels": False} | settings
     report = inspect(load_semantic_folder(folder, **settings), **settings)
-    assert sum(expected in problem for problem in report.problems.first) == 1, report.problems.first
+    (mistake,) = report.mistakes
+    assert expected in mistake and not report.good
     # The files that cannot be used are named too.
-    bad = [problem for problem in report.problems.first if ".png: " in problem]
-    assert len(bad) == report.images - report.usable
+    assert len([problem for problem in report.problems.first if ".png: " in problem]) == 2 - report.usable
 
 
 def test_the_setting_that_the_advice_names_is_right(tmp_path):
@@ -162,7 +162,7 @@ def test_the_setting_that_the_advice_names_is_right(tmp_path):
     write_values(folder, [0, 1, 2, 3], [3, 1, 0])
     settings = {"ignore_index": 255, "reduce_labels": True}
     report = inspect(load_semantic_folder(folder, **settings), **settings)
-    assert report.problems.count == report.warnings.count == 0
+    assert report.good and report.warnings.count == 0
     assert report.images_per_label.tolist() == [2, 1, 2]
 
 
