@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from folders import edit_json, write_json, write_panoptic_folder, write_semantic_folder
+from helpers import ROOT
 from maskformer.data.example import Example, Source
 from maskformer.data.label_set import LabelSet
 from maskformer.data.panoptic_folder import load_panoptic_folder
 from maskformer.data.semantic_folder import load_semantic_folder
+from maskformer.data.sources import SOURCES
 from maskformer.data.validation import inspect, map_in_threads
 
 LABELS = LabelSet.from_categories([{"id": 7, "name": "cell"}, {"id": 9, "name": "ground", "isthing": 0}])
@@ -194,3 +197,25 @@ def test_threads_keep_the_order_and_read_only_a_little_ahead():
     assert [next(results) for _ in range(5)] == [0, 1, 4, 9, 16]
     assert len(taken) <= 12
     assert list(results) == [number * number for number in range(5, 100)]
+
+
+@pytest.mark.parametrize(("column", "settings"), [(1, {}), (2, {"reduce_labels": True}), (3, {"ignore_index": 0})])
+def test_the_worked_table_of_the_documentation_is_true(tmp_path, column, settings):
+    lines = (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if re.match(r"\| \d+ \|", line)]
+    assert len(rows) == 5
+    folder = write_semantic_folder(tmp_path, count=1)
+    write_json(folder / "labels.json", ["wall", "building", "sky"])
+    for row in rows:
+        write_values(folder, [int(row[0])])
+        source = load_semantic_folder(folder, **settings)
+        if row[column] == "error":
+            assert inspect(source).usable == 0
+        else:
+            names = [source.labels.names[info["label_id"]] for info in source[0]["segments_info"]]
+            assert names == ([] if row[column] == "void" else [row[column]])
+
+
+def test_the_documentation_names_every_source():
+    text = (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")
+    assert [name for name in SOURCES if f"`{name}`" not in text and f"--source {name}" not in text] == []
