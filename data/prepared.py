@@ -22,6 +22,7 @@ from maskformer.image_processing.image_loading import to_rgb
 
 MANIFEST, LABELS = "manifest.json", "labels.json"
 FORMAT = "maskformer-prepared-1"  # the `format` of a manifest
+RECORD = ("file", "rows", "bytes", "sha256", "skipped")  # what it says of a shard
 SEGMENT = {"id": datasets.Value("int32"), "label_id": datasets.Value("int32"), "iscrowd": datasets.Value("int8")}
 FEATURES = datasets.Features(
     {
@@ -139,7 +140,8 @@ def load_prepared(folder: str | Path, split: str, streaming: bool = False) -> So
 def read_manifest(folder: Path) -> dict:
     """The manifest of prepared data.
 
-    Raises `ValueError` where it is missing, which is so until all shards are written, or is not one of this format.
+    Raises `ValueError` where it is missing, which is so until all shards are written, is not one of this format, or
+    lacks a field.
     """
     path = folder / MANIFEST
     manifest = read_json(path, "scripts/prepare_dataset.py writes it, as the last file")
@@ -149,6 +151,13 @@ def read_manifest(folder: Path) -> dict:
         or not isinstance(manifest.get("splits"), dict)
     ):
         raise ValueError(f"{path}: not a manifest of prepared data; its 'format' is not {FORMAT!r}")
+    for split, content in manifest["splits"].items():
+        if not isinstance(content, dict) or not isinstance(content.get("shards"), list):
+            raise ValueError(f"{path}: the split {split!r} has no list 'shards'")
+        for index, shard in enumerate(content["shards"]):
+            missing = [name for name in RECORD if not isinstance(shard, dict) or name not in shard]
+            if missing:
+                raise ValueError(f"{path}: shard {index} of {split} has no {missing[0]!r}")
     return manifest
 
 

@@ -176,6 +176,14 @@ def test_data_that_were_made_anew_are_not_read_from_the_cache(tmp_path):
     [
         (lambda f: (f / "manifest.json").unlink(), r"manifest.json: there is no such file; .*prepare_dataset"),
         (lambda f: (f / "manifest.json").write_text("[]"), "manifest.json: not a manifest of prepared data"),
+        (
+            lambda f: edit_json(f / "manifest.json", lambda c: c["splits"]["train"]["shards"][1].pop("bytes")),
+            "manifest.json: shard 1 of train has no 'bytes'",
+        ),
+        (
+            lambda f: edit_json(f / "manifest.json", lambda c: c["splits"]["train"].pop("shards")),
+            "manifest.json: the split 'train' has no list 'shards'",
+        ),
         (lambda f: (f / "labels.json").unlink(), "labels.json: there is no such file"),
         (lambda f: (f / "train-00001-of-00002.parquet").unlink(), "train-00001-of-00002.parquet: the shard is missing"),
         (
