@@ -21,7 +21,7 @@ EXAMPLE = "python scripts/inspect_dataset.py --source panoptic_folder --train_pa
 # What describes a dataset, and not what training makes of it.
 SETTINGS = {field.name for field in dataclasses.fields(DataArguments)}
 SETTINGS -= {"detr_crop", *(field.name for field in dataclasses.fields(Augmentation))}
-LABEL_MAP_SOURCES = ("semantic_folder",)  # those that `ignore_index` and `reduce_labels` are settings of
+LABEL_MAP_SOURCES = ("semantic_folder", "pairs")  # those that `ignore_index` and `reduce_labels` are settings of
 SHOWN = 20  # messages of a kind
 BAR = 30  # characters
 
