@@ -42,6 +42,8 @@ class Source:
     decode: Callable[[dict], Example]
 
     def __len__(self) -> int:
+        if isinstance(self.rows, datasets.IterableDataset) and self.rows.info.splits:
+            return sum(split.num_examples for split in self.rows.info.splits.values())
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Example:

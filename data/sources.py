@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from maskformer.data.example import Example, Source
 from maskformer.data.panoptic_folder import load_panoptic_folder
+from maskformer.data.prepared import load_prepared
 from maskformer.data.semantic_folder import load_semantic_folder
 from maskformer.data.shapes import SHAPES_LABELS, load_shapes
 from maskformer.recipes.arguments import DataArguments
 
-SOURCES = ("shapes", "panoptic_folder", "semantic_folder")
+SOURCES = ("shapes", "panoptic_folder", "semantic_folder", "prepared")
 
 
 def load_source(arguments: DataArguments, split: str) -> Source:
@@ -25,6 +26,13 @@ def load_source(arguments: DataArguments, split: str) -> Source:
         count = arguments.train_scenes if split == "train" else arguments.validation_scenes
         return Source(load_shapes(split, count, arguments.scene_size), SHAPES_LABELS, decode_rendered)
     path = arguments.train_path if split == "train" else arguments.validation_path
+    if arguments.source == "prepared":
+        path = path or arguments.data_path
+        if not path:
+            raise ValueError("the source 'prepared' needs --data_path: the folder that prepare_dataset.py wrote")
+        return load_prepared(path, split, streaming=arguments.streaming and split == "train")
+    if arguments.streaming:
+        raise ValueError(f"--streaming reads prepared data only, not {arguments.source!r}; see prepare_dataset.py")
     if not path:
         raise ValueError(f"the source {arguments.source!r} needs --{split}_path: the folder of its {split} split")
     if arguments.source == "panoptic_folder":

@@ -50,8 +50,11 @@ class DataArguments:
     Args:
         source: `shapes` (generated scenes), `panoptic_folder` (COCO format), `semantic_folder` (images and labels), or
             the dataset of the paper that a recipe is about.
+        data_path: folder of a dataset that holds all its splits, as benchmarks are downloaded or `prepare_dataset.py`
+            leaves them.
         train_path: folder of the training split.
         validation_path: folder of the validation split.
+        streaming: read the training split shard by shard, for prepared data that are larger than the disk's cache.
         train_scenes: number of training scenes, for `shapes`.
         validation_scenes: number of validation scenes, for `shapes`.
         scene_size: their sides in pixels.
@@ -70,8 +73,10 @@ class DataArguments:
     """
 
     source: str = "shapes"
+    data_path: str | None = None
     train_path: str | None = None
     validation_path: str | None = None
+    streaming: bool = False
     train_scenes: int = 4000
     validation_scenes: int = 100
     scene_size: int = 128

@@ -24,7 +24,15 @@ from maskformer.training.pictures import draw_validation
 
 EXAMPLE = "python scripts/eval.py --model outputs/demo/best"
 # What an evaluation reads of a recipe: where the data are, and the protocol.
-SETTINGS = {"source", "validation_path", "validation_scenes", "scene_size", "ignore_index", "reduce_labels"}
+SETTINGS = {
+    "source",
+    "data_path",
+    "validation_path",
+    "validation_scenes",
+    "scene_size",
+    "ignore_index",
+    "reduce_labels",
+}
 SETTINGS |= {"eval_batch_size", *PROTOCOL.values()}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, send_to_device
 from tqdm.auto import tqdm
 from transformers.utils.logging import disable_progress_bar
 
@@ -22,6 +22,7 @@ from maskformer.data.example import BadSample
 from maskformer.data.label_set import check_same_labels
 from maskformer.data.loading import TrainingExamples, training_batches
 from maskformer.data.sources import load_source
+from maskformer.data.streaming import streaming_batches
 from maskformer.recipes.command_line import parse_with_recipe, recipe_parser
 from maskformer.training.checkpoint import load_metrics, load_state, recover, save_model
 from maskformer.training.curves import draw_curves
@@ -152,6 +153,31 @@ class Recorder:
         return metrics
 
 
+def make_loader(accelerator, recorder, recipe, examples, start: int):
+    """Batches of this process from step `start` on, on its device."""
+    training, processes = recipe.training, accelerator.num_processes
+    settings = {
+        "image_processor": recorder.image_processor,
+        "batch_size": training.batch_size // processes,
+        "end": training.max_steps * training.batch_size,
+        "start": start * training.batch_size,
+        "seed": training.seed,
+        "workers": training.dataloader_workers,
+    }
+    if not recipe.data.streaming:
+        return accelerator.prepare(training_batches(examples, **settings))
+    # Every process reads its own shards; `prepare` would divide the batches once more.
+    batches = streaming_batches(
+        examples.source,
+        examples.augmentation,
+        **settings,
+        num_processes=processes,
+        process_index=accelerator.process_index,
+        on_bad_sample="skip" if recorder.skip_bad else "raise",
+    )
+    return (send_to_device(batch, accelerator.device) for batch in batches)
+
+
 def train(accelerator, recorder, recipe, model, examples, state: dict | None) -> None:
     """The loop. What is random in a step depends on the seed, the step and the process alone, so resuming is exact."""
     training = recipe.training
@@ -160,17 +186,9 @@ def train(accelerator, recorder, recipe, model, examples, state: dict | None) ->
     if state:
         restore_optimizer(optimizer, state["optimizer"])
         recorder.best = load_metrics(recorder.folder / "best")
-    loader = training_batches(
-        examples,
-        recorder.image_processor,
-        training.batch_size // accelerator.num_processes,
-        end=training.max_steps * training.batch_size,
-        start=start * training.batch_size,
-        seed=training.seed,
-        workers=training.dataloader_workers,
-    )
+    loader = make_loader(accelerator, recorder, recipe, examples, start)
     model = model.to(memory_format=torch.channels_last)  # the faster layout of convolutions
-    model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    model, optimizer = accelerator.prepare(model, optimizer)
     model.train()
     clock = Clock(training, state["seconds"] if state else 0.0)
     bar = tqdm(total=training.max_steps, initial=start, desc="training", disable=not accelerator.is_main_process)

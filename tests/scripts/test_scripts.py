@@ -251,3 +251,40 @@ def test_a_model_folder_that_lacks_weights_is_refused(trained, tmp_path, capsys)
     del weights[name]
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     assert f"1 weights are missing, such as {name}" in fails(capsys, "eval", "--model", folder)
+
+
+@pytest.mark.parametrize("streaming", ["false", "true"])
+def test_training_and_evaluation_read_prepared_data(tmp_path, streaming):
+    shards, model = tmp_path / "shards", tmp_path / "run" / "best"
+    run(
+        "prepare_dataset",
+        "--source",
+        "shapes",
+        "--output_dir",
+        shards,
+        "--train_scenes",
+        "8",
+        "--validation_scenes",
+        "3",
+    )
+    words = ["--source", "prepared", "--data_path", shards, "--streaming", streaming, "--dataloader_workers", "0"]
+    run("train", "--recipe", "shapes/demo", "--output_dir", tmp_path / "run", *TINY, *words, "--max_steps", "3")
+    assert [row["step"] for row in rows(tmp_path / "run") if "loss" in row] == [1, 2, 3]
+    run("eval", "--model", model, "--output_dir", tmp_path, "--data_path", shards)
+    assert json.loads((tmp_path / "results.json").read_text())["images"] == 3
+
+
+def test_streaming_needs_prepared_data(tmp_path, capsys):
+    message = fails(
+        capsys,
+        "train",
+        "--recipe",
+        "nuclei/maskformer_efficientnet_lite0",
+        "--output_dir",
+        tmp_path / "a",
+        "--train_path",
+        tmp_path,
+        "--streaming",
+        "true",
+    )
+    assert "--streaming reads prepared data only" in message
