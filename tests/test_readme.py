@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 
 import numpy as np
@@ -37,7 +38,7 @@ def test_python_blocks_run(code, tiny_model, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_commands_name_what_exists(command):
+def test_commands_name_what_exists(command, monkeypatch):
     words = shlex.split(command, comments=True)
     if words[0] == "make":
         assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text()
@@ -48,6 +49,10 @@ def test_commands_name_what_exists(command):
     script = next(word for word in words if word.startswith("scripts/"))
     assert (ROOT / script).is_file()
     options = words[words.index(script) + 1 :]
+    if script == "scripts/prepare_dataset.py":
+        monkeypatch.setattr("sys.argv", [script, *options])
+        runpy.run_path(str(ROOT / script))["parse_arguments"]()
+        return
     known = set(re.findall(r'"(--\w+)"', (ROOT / script).read_text()))
     if script != "scripts/predict.py":
         recipe = maskformer.load_recipe(
