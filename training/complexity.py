@@ -107,6 +107,8 @@ def count_complexity(recipe: Recipe) -> Complexity:
         return lambda *shapes, out_shape, **kwargs: 2 * factor * torch.Size(out_shape).numel()
 
     mapping = {operation: resizing(factor) for operation, factor in RESIZINGS.items()}
+    # PyTorch takes an operation apart before it counts, unless the mapping has its overload too.
+    mapping |= {operation.default: count for operation, count in mapping.items()}
     with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
         outputs = model(torch.empty(1, 3, *size, device="meta"))
         official_inference(outputs, size, bool(recipe.image_processor.get("resize_masks_first")))
