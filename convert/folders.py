@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import pickletools
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from maskformer.convert.official import is_constant
 from maskformer.convert.weights import read_folder
+from maskformer.data.files import replace_file
 from maskformer.modeling.configuration_maskformer import MaskFormerUniversalConfig, PerPixelBaselineConfig
 from maskformer.modeling.modeling_maskformer import MaskFormerForUniversalSegmentation
 from maskformer.modeling.modeling_per_pixel_baseline import PerPixelBaselineForSemanticSegmentation
@@ -112,13 +112,8 @@ def write_file(out: Path, save: Callable[[Path], None]) -> None:
     """Lets `save` write the file `out`, all or nothing."""
     if out.is_dir():
         raise ValueError(f"{out}: this is a folder, and a file is to be written")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.new")
-    try:
+    with replace_file(out) as temporary:
         save(temporary)
-        os.replace(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save_official(state_dict: Mapping[str, torch.Tensor], out: Path) -> None:

@@ -1,4 +1,4 @@
-"""Files: what they are called in the dataset's own words, what they hold, and writing them whole or not at all."""
+"""Files: what they hold, whether they lie inside their folder, and writing them whole or not at all."""
 
 from __future__ import annotations
 

@@ -11,6 +11,8 @@ from maskformer.data.augmentation import Augmentation
 from maskformer.data.shapes import SMALLEST_SCENE
 
 METRICS = ("pq", "pq_things", "pq_stuff", "mean_iou")
+# Settings of the section `data` that only training reads.
+AUGMENTATION = {"detr_crop", *Augmentation.__dataclass_fields__}
 # Arguments of `post_process_panoptic_segmentation`, and the settings of `EvaluationArguments` that they are.
 PROTOCOL = {
     "threshold": "threshold",

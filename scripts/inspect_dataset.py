@@ -10,18 +10,16 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from maskformer.data.augmentation import Augmentation
 from maskformer.data.sources import load_source
 from maskformer.data.validation import Messages, Report, inspect
-from maskformer.recipes.arguments import DataArguments
+from maskformer.recipes.arguments import AUGMENTATION, DataArguments
 from maskformer.recipes.command_line import parse_with_recipe, recipe_parser
 from maskformer.training.dataset_pictures import draw_contact_sheet, draw_histogram
 
 EXAMPLE = "python scripts/inspect_dataset.py --source panoptic_folder --train_path FOLDER --output_dir outputs/inspect"
 # What describes a dataset, and not what training makes of it.
-SETTINGS = {field.name for field in dataclasses.fields(DataArguments)}
-SETTINGS -= {"detr_crop", *(field.name for field in dataclasses.fields(Augmentation))}
-LABEL_MAP_SOURCES = ("semantic_folder", "pairs")  # those that `ignore_index` and `reduce_labels` are settings of
+SETTINGS = {field.name for field in dataclasses.fields(DataArguments)} - AUGMENTATION
+LABEL_MAP_SOURCES = ("semantic_folder",)  # those that `ignore_index` and `reduce_labels` are settings of
 SHOWN = 20  # messages of a kind
 BAR = 30  # characters
 

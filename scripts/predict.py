@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import glob
-import os
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from accelerate import Accelerator
 from tqdm.auto import tqdm
 from transformers.utils.logging import disable_progress_bar
 
+from maskformer.data.files import replace_file
 from maskformer.image_processing.image_loading import load_image
 from maskformer.image_processing.visualization import draw_segments, draw_semantic
 from maskformer.training.history import write_json
@@ -112,9 +112,8 @@ def segment(model, image_processor, image, task: str, threshold: float | None) -
 def write_answer(folder: Path, name: str, content: dict, picture) -> None:
     """Writes NAME.json and NAME.png, each all or nothing."""
     write_json(folder / f"{name}.json", content)
-    temporary = folder / f".{name}.png.new"
-    picture.save(temporary, format="PNG")
-    os.replace(temporary, folder / f"{name}.png")
+    with replace_file(folder / f"{name}.png") as temporary:
+        picture.save(temporary, format="PNG")
 
 
 def main() -> None:

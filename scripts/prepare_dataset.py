@@ -13,18 +13,16 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from maskformer.data.augmentation import Augmentation
 from maskformer.data.example import BadSample
 from maskformer.data.preparation import Job, prepare, verify
 from maskformer.data.sources import SOURCES, load_source
-from maskformer.recipes.arguments import DataArguments
+from maskformer.recipes.arguments import AUGMENTATION, DataArguments
 from maskformer.recipes.command_line import parse_overrides
 from maskformer.recipes.recipe import make_recipe
 
 EXAMPLE = (
     "python scripts/prepare_dataset.py --source panoptic_folder --input pictures/train --split train --output_dir out"
 )
-TRAINING = {*Augmentation.__dataclass_fields__, "detr_crop"}  # settings that only training reads
 
 
 def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace, dict]:
@@ -49,7 +47,7 @@ def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace, dict
     try:
         options = parse_overrides(rest)
         for name in options:
-            if name in TRAINING or name in ("source", "train_path", "validation_path"):
+            if name in AUGMENTATION or name in ("source", "train_path", "validation_path"):
                 raise ValueError(f"--{name} has no effect here; prepared images are as the dataset has them")
         if arguments.verify and (options or arguments.source or arguments.input):
             raise ValueError("--verify looks at --output_dir alone; leave out what describes a source")

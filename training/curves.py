@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from maskformer.data.files import replace_file
 
 LOSS = re.compile(r"loss(_[a-z]+)*")  # `loss`, `loss_ce`, ...; not the auxiliary layers' `loss_ce_0`
 METRICS = {"pq": "PQ", "pq_things": "PQ things", "pq_stuff": "PQ stuff", "mean_iou": "mIoU"}
@@ -35,10 +36,8 @@ def draw_curves(history_path: str | Path, picture_path: str | Path) -> None:
     _draw_learning_rate(rate, training)
     _draw_metrics(metrics, evaluation)
 
-    picture_path = Path(picture_path)
-    unfinished = picture_path.with_name(f".{picture_path.name}.part")
-    figure.savefig(unfinished, format="png")
-    os.replace(unfinished, picture_path)
+    with replace_file(Path(picture_path)) as temporary:
+        figure.savefig(temporary, format="png")
 
 
 def _read_rows(path: Path) -> list[dict]:

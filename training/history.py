@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
+
+from maskformer.data.files import replace_file
 
 
 def finite(value: Any) -> Any:
@@ -26,6 +27,5 @@ def append_row(path: Path, row: dict) -> None:
 
 def write_json(path: Path, content: dict) -> None:
     """Writes `content`, all or nothing."""
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(json.dumps(finite(content), indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    with replace_file(path) as temporary:
+        temporary.write_text(json.dumps(finite(content), indent=2) + "\n", encoding="utf-8")
