@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from maskformer.data.example import Example, Source
 from maskformer.data.panoptic_folder import load_panoptic_folder
 from maskformer.data.prepared import load_prepared
@@ -9,7 +11,9 @@ from maskformer.data.semantic_folder import load_semantic_folder
 from maskformer.data.shapes import SHAPES_LABELS, load_shapes
 from maskformer.recipes.arguments import DataArguments
 
-SOURCES = ("shapes", "panoptic_folder", "semantic_folder", "prepared")
+# The paper's datasets, as their makers distribute them: `load(folder, split)`.
+BENCHMARKS: dict[str, Callable[[str, str], Source]] = {}
+SOURCES = ("shapes", "panoptic_folder", "semantic_folder", "prepared", *BENCHMARKS)
 
 
 def load_source(arguments: DataArguments, split: str) -> Source:
@@ -18,10 +22,7 @@ def load_source(arguments: DataArguments, split: str) -> Source:
     Raises `ValueError` where the source is not known, has no path, or cannot be read.
     """
     if arguments.source not in SOURCES:
-        raise ValueError(
-            f"the source {arguments.source!r} is not known; known are {', '.join(SOURCES)}. The paper's datasets"
-            " have no readers of their own yet: --source panoptic_folder or semantic_folder read folders"
-        )
+        raise ValueError(f"the source {arguments.source!r} is not known; known are {', '.join(SOURCES)}")
     if arguments.source == "shapes":
         count = arguments.train_scenes if split == "train" else arguments.validation_scenes
         return Source(load_shapes(split, count, arguments.scene_size), SHAPES_LABELS, decode_rendered)
@@ -33,6 +34,10 @@ def load_source(arguments: DataArguments, split: str) -> Source:
         return load_prepared(path, split, streaming=arguments.streaming and split == "train")
     if arguments.streaming:
         raise ValueError(f"--streaming reads prepared data only, not {arguments.source!r}; see prepare_dataset.py")
+    if arguments.source in BENCHMARKS:
+        if not (path or arguments.data_path):
+            raise ValueError(f"the source {arguments.source!r} needs --data_path: the folder that it was unpacked into")
+        return BENCHMARKS[arguments.source](path or arguments.data_path, split)
     if not path:
         raise ValueError(f"the source {arguments.source!r} needs --{split}_path: the folder of its {split} split")
     if arguments.source == "panoptic_folder":
