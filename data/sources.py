@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from maskformer.data.cityscapes import load_cityscapes, load_cityscapes_panoptic
 from maskformer.data.example import Example, Source
 from maskformer.data.panoptic_folder import load_panoptic_folder
 from maskformer.data.prepared import load_prepared
@@ -12,7 +13,10 @@ from maskformer.data.shapes import SHAPES_LABELS, load_shapes
 from maskformer.recipes.arguments import DataArguments
 
 # The paper's datasets, as their makers distribute them: `load(folder, split)`.
-BENCHMARKS: dict[str, Callable[[str, str], Source]] = {}
+BENCHMARKS: dict[str, Callable[[str, str], Source]] = {
+    "cityscapes": load_cityscapes,
+    "cityscapes_panoptic": load_cityscapes_panoptic,
+}
 SOURCES = ("shapes", "panoptic_folder", "semantic_folder", "prepared", *BENCHMARKS)
 
 
