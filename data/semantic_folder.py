@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import datasets
@@ -16,6 +17,7 @@ from maskformer.data.label_set import LabelSet, distinct_color
 from maskformer.image_processing.image_loading import load_image
 
 FEATURES = datasets.Features({name: datasets.Value("string") for name in ("image_id", "image", "label")})
+HINT = "Did you mean reduce_labels, or another ignore_index?"
 
 
 def load_semantic_folder(folder: str | Path, ignore_index: int | None = 255, reduce_labels: bool = False) -> Source:
@@ -37,7 +39,7 @@ def load_semantic_folder(folder: str | Path, ignore_index: int | None = 255, red
         {"image_id": path.stem, "image": str(path), "label": str(folder / "labels" / f"{path.stem}.png")}
         for path in pictures
     )
-    return Source(map_rows(rows, FEATURES), labels, functools.partial(decode, labels, table))
+    return Source(map_rows(rows, FEATURES), labels, functools.partial(decode, labels, table, hint=HINT))
 
 
 def read_labels(path: Path) -> LabelSet:
@@ -62,14 +64,17 @@ def read_labels(path: Path) -> LabelSet:
     return LabelSet.from_categories(content, where=str(path))
 
 
-def value_table(labels: LabelSet, ignore_index: int | None, reduce_labels: bool) -> np.ndarray:
+def value_table(
+    labels: LabelSet, ignore_index: int | None, reduce_labels: bool, void_values: Sequence[int] = ()
+) -> np.ndarray:
     """Segment id of each pixel value: label id + 1, 0 for void, -1 for values that mean nothing; int32 (65537,).
 
-    Raises `ValueError` for values that no label PNG holds.
+    `void_values` are void as `ignore_index` is. Raises `ValueError` for values that no label PNG holds.
     """
     table = np.full(65537, -1, dtype=np.int32)
     if ignore_index is not None and not 0 <= ignore_index <= 65535:
         raise ValueError(f"ignore_index is {ignore_index}; label PNGs hold values of 0 to 65535")
+    table[list(void_values)] = 0
     for index, value in enumerate(labels.source_ids):
         if not 0 <= value + int(reduce_labels) <= 65535:
             raise ValueError(f"label {labels.names[index]!r} has the value {value}; label PNGs hold 0 to 65535")
@@ -81,40 +86,67 @@ def value_table(labels: LabelSet, ignore_index: int | None, reduce_labels: bool)
     return table
 
 
-def decode(labels: LabelSet, table: np.ndarray, row: dict) -> Example:
-    """Reads the files of one row."""
-    try:
-        image = load_image(row["image"])
-    except ValueError as error:
-        raise BadSample(str(error)) from error
-    values = read_label_map(row["label"])
+def decode(labels: LabelSet, table: np.ndarray, row: dict, hint: str = "") -> Example:
+    """Reads the files of one row; `hint` says what may be meant where values are unknown."""
+    image, values = read_image(row["image"]), read_label_map(row["label"])
     if values.shape != image.shape[:2]:
         raise BadSample(size_mismatch(row["label"], values.shape, row["image"], image.shape[:2]))
+    return semantic_example(image, label_segments(labels, table, values, row["label"], hint), row["image_id"])
+
+
+def label_segments(labels: LabelSet, table: np.ndarray, values: np.ndarray, path: str, hint: str = "") -> np.ndarray:
+    """Segment ids of a label map: integer (H, W) to int32 (H, W), by a `value_table`.
+
+    Raises `BadSample`, naming the file `path`, where a value means nothing.
+    """
     segmentation = table[values.clip(0, len(table) - 1)]  # (H, W)
     if (segmentation < 0).any():
         wrong = np.unique(values[segmentation < 0])
+        known, void = np.flatnonzero(table > 0), np.flatnonzero(table == 0)
         raise BadSample(
-            f"{row['label']}: the values {wrong[:5].tolist()} are no labels; the label set has"
-            f" {min(labels.source_ids)} to {max(labels.source_ids)}. Did you mean reduce_labels, or another"
-            " ignore_index?"
+            f"{path}: the values {wrong[:5].tolist()} are no labels; the {len(labels)} labels have {known[0]} to"
+            f" {known[-1]}, and void is {', '.join(map(str, void[:5])) or 'none'}" + (f". {hint}" if hint else "")
         )
-    segments = [
-        {"id": int(segment), "label_id": int(segment) - 1, "iscrowd": 0}
-        for segment in np.unique(segmentation)
-        if segment > 0
-    ]
-    return Example(image=image, segmentation=segmentation, segments_info=segments, image_id=row["image_id"])
+    return segmentation
+
+
+def semantic_example(image: np.ndarray, segmentation: np.ndarray, image_id: str) -> Example:
+    """An example with one segment a label, whose id is label id + 1; `segmentation` is int32 (H, W), 0 is void."""
+    present = np.flatnonzero(np.bincount(segmentation.ravel())).tolist()
+    segments = [{"id": segment, "label_id": segment - 1, "iscrowd": 0} for segment in present if segment > 0]
+    return Example(image=image, segmentation=segmentation, segments_info=segments, image_id=image_id)
+
+
+def read_image(path: str) -> np.ndarray:
+    """The image in the file `path`, uint8 (H, W, 3), RGB, upright; raises `BadSample` where it is not readable."""
+    try:
+        return load_image(path)
+    except ValueError as error:
+        raise BadSample(str(error)) from error
 
 
 def read_label_map(path: str) -> np.ndarray:
     """Values of a label PNG, integer (H, W): palette indices, 8 or 16 bits."""
+    values = read_values(path)
+    if values.ndim != 2:
+        raise BadSample(f"{path}: a label map has one channel of label ids, not {values.shape[2]}; are these colours?")
+    return values.astype(np.int64)
+
+
+def read_color_map(path: str) -> np.ndarray:
+    """Pixels of a label PNG whose numbers are spread over red, green and blue, uint8 (H, W, 3)."""
+    values = read_values(path)
+    if values.shape[2:] != (3,) or values.dtype != np.uint8:
+        raise BadSample(f"{path}: not a label map in red, green and blue of 8 bits, but {values.dtype} {values.shape}")
+    return values
+
+
+def read_values(path: str) -> np.ndarray:
+    """The numbers in an image file as they are stored, (H, W) or (H, W, C)."""
     try:
-        with Image.open(path) as png:
-            values = np.array(png)
+        with Image.open(path) as picture:
+            return np.array(picture)
     except FileNotFoundError:
         raise BadSample(f"{path}: there is no such label map") from None
     except Exception as error:
         raise BadSample(f"{path}: not a readable label map ({error})") from error
-    if values.ndim != 2:
-        raise BadSample(f"{path}: a label map has one channel of label ids, not {values.shape[2]}; are these colours?")
-    return values.astype(np.int64)
