@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
@@ -10,8 +11,9 @@ import numpy as np
 from PIL import Image
 
 from maskformer.data.arrow import map_rows
+from maskformer.data.coco_json import images_by_id, read_coco_json, require_fields
 from maskformer.data.example import BadSample, Example, Source, compact_ids, size_mismatch
-from maskformer.data.files import inside, read_json
+from maskformer.data.files import inside
 from maskformer.data.label_set import LabelSet
 from maskformer.image_processing.image_loading import load_image
 
@@ -34,56 +36,55 @@ def load_panoptic_folder(folder: str | Path) -> Source:
     """
     folder = Path(folder)
     path = folder / "panoptic.json"
-    content = read_json(path, "a panoptic folder holds images/, panoptic/ and it")
-    for field in ("images", "annotations", "categories"):
-        if not isinstance(content, dict) or not isinstance(content.get(field), list):
-            raise ValueError(f"{path}: the list {field!r} is missing")
+    content = read_coco_json(path, "a panoptic folder holds images/, panoptic/ and it")
     labels = LabelSet.from_categories(content["categories"], where=f"{path}: categories")
+    return panoptic_source(path, content, labels, folder / "images", folder / "panoptic")
+
+
+def panoptic_source(path: Path, content: dict, labels: LabelSet, images: Path, maps: Path) -> Source:
+    """The dataset of the annotation file `path`, with its parsed `content` and the folders of its images and PNGs.
+
+    Raises `ValueError` as `load_panoptic_folder` does.
+    """
     if not content["annotations"]:
         raise ValueError(f"{path}: the dataset is empty; it lists no annotations")
-    rows = map_rows(annotation_rows(folder, path, content, labels), FEATURES)
+    rows = map_rows(annotation_rows(path, content, labels, images, maps), FEATURES)
     return Source(rows, labels, functools.partial(decode, labels))
 
 
-def annotation_rows(folder: Path, path: Path, content: dict, labels: LabelSet):
-    """One row an annotation of a parsed `panoptic.json`."""
-    for index, image in enumerate(content["images"]):
-        if not isinstance(image, dict):
-            raise ValueError(f"{path}: image {index} is {image!r}, not a mapping")
+def annotation_rows(path: Path, content: dict, labels: LabelSet, images: Path, maps: Path) -> Iterator[dict]:
+    """One row an annotation of a parsed annotation file, in its order."""
     seen = set()
-    images = {image.get("id"): image.get("file_name") for image in content["images"]}
+    by_id = images_by_id(path, content)
     known = set(labels.source_ids)
     for index, annotation in enumerate(content["annotations"]):
         where = f"{path}: annotation {index}"
-        if not isinstance(annotation, dict):
-            raise ValueError(f"{where} is {annotation!r}, not a mapping")
-        missing = [field for field in ("image_id", "file_name", "segments_info") if field not in annotation]
-        if missing:
-            raise ValueError(f"{where} has no {missing[0]!r}")
-        if not images.get(annotation["image_id"]):
+        require_fields(annotation, ("image_id", "file_name", "segments_info"), where)
+        if annotation["image_id"] not in by_id:
             raise ValueError(f"{where}: image_id {annotation['image_id']!r} is not among the images")
-        segments = annotation["segments_info"]
-        if not isinstance(segments, list) or not all(isinstance(segment, dict) for segment in segments):
-            raise ValueError(f"{where}: segments_info must be a list of mappings, not {segments!r}")
         if annotation["image_id"] in seen:
             raise ValueError(f"{where}: image_id {annotation['image_id']!r} has an annotation already")
         seen.add(annotation["image_id"])
-        ids = [segment.get("id") for segment in segments]
-        twice = [segment for segment in ids if ids.count(segment) > 1]
-        if twice:
-            raise ValueError(f"{where}: segments_info has the id {twice[0]!r} twice")
-        for segment in segments:
-            if segment.get("category_id") not in known or not isinstance(segment.get("id"), int):
-                raise ValueError(f"{where}: segment {segment} needs an integer id and a category_id of the categories")
         yield {
             "image_id": str(annotation["image_id"]),
-            "image": inside(folder / "images", images[annotation["image_id"]], where),
-            "panoptic": inside(folder / "panoptic", annotation["file_name"], where),
-            "segments_info": [
-                {"id": s["id"], "category_id": s["category_id"], "iscrowd": int(s.get("iscrowd", 0))}
-                for s in annotation["segments_info"]
-            ],
+            "image": inside(images, by_id[annotation["image_id"]]["file_name"], where),
+            "panoptic": inside(maps, annotation["file_name"], where),
+            "segments_info": checked_segments(annotation["segments_info"], known, where),
         }
+
+
+def checked_segments(segments: object, known: set[int], where: str) -> list[dict]:
+    """The `segments_info` of an annotation. Raises `ValueError` where it is none; `known` are the category ids."""
+    if not isinstance(segments, list) or not all(isinstance(segment, dict) for segment in segments):
+        raise ValueError(f"{where}: segments_info must be a list of mappings, not {segments!r}")
+    seen = set()
+    for segment in segments:
+        if not isinstance(segment.get("id"), int) or segment.get("category_id") not in known:
+            raise ValueError(f"{where}: segment {segment} needs an integer id and a category_id of the categories")
+        if segment["id"] in seen:
+            raise ValueError(f"{where}: segments_info has the id {segment['id']} twice")
+        seen.add(segment["id"])
+    return [{"id": s["id"], "category_id": s["category_id"], "iscrowd": int(s.get("iscrowd", 0))} for s in segments]
 
 
 def decode(labels: LabelSet, row: dict) -> Example:

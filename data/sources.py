@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from maskformer.data.cityscapes import load_cityscapes, load_cityscapes_panoptic
+from maskformer.data.coco_panoptic import load_coco_panoptic
 from maskformer.data.example import Example, Source
 from maskformer.data.panoptic_folder import load_panoptic_folder
 from maskformer.data.prepared import load_prepared
@@ -16,6 +17,7 @@ from maskformer.recipes.arguments import DataArguments
 BENCHMARKS: dict[str, Callable[[str, str], Source]] = {
     "cityscapes": load_cityscapes,
     "cityscapes_panoptic": load_cityscapes_panoptic,
+    "coco_panoptic": load_coco_panoptic,
 }
 SOURCES = ("shapes", "panoptic_folder", "semantic_folder", "prepared", *BENCHMARKS)
 
