@@ -16,6 +16,7 @@ from maskformer.data import instance_maps, semantic_folder
 from maskformer.data.arrow import map_rows
 from maskformer.data.example import Source
 from maskformer.data.label_set import load_label_set
+from maskformer.data.official_layout import dataset_root, require_folder
 
 OFFICIAL_NAMES = {"train": "train", "validation": "val"}
 IMAGE_SUFFIX = "_leftImg8bit.png"
@@ -45,16 +46,14 @@ def load_cityscapes_panoptic(folder: str | Path, split: str) -> Source:
 
 def map_names(folder: str | Path, split: str, column: str, kind: str) -> datasets.Dataset:
     """Rows of `image_id`, as `aachen_000000_000019`, `image`, and the path of the map of this `kind` in `column`."""
-    folder = Path(folder)
-    if not (folder / "leftImg8bit").is_dir() and (folder / "cityscapes").is_dir():
-        folder = folder / "cityscapes"
+    folder = dataset_root(folder, "cityscapes")
     images, maps = (folder / name / OFFICIAL_NAMES[split] for name in ("leftImg8bit", "gtFine"))
-    for path, archive in ((images, "leftImg8bit_trainvaltest.zip"), (maps, "gtFine_trainvaltest.zip")):
-        if not path.is_dir():
-            raise ValueError(
-                f"{path}: there is no such folder, which {archive} holds; leftImg8bit/{path.name}/CITY/*{IMAGE_SUFFIX}"
-                f" and gtFine/{path.name}/CITY/*_gtFine_{kind}.png are needed"
-            )
+    for path in (images, maps):
+        require_folder(
+            path,
+            f"leftImg8bit/{path.name}/CITY/*{IMAGE_SUFFIX} of leftImg8bit_trainvaltest.zip and"
+            f" gtFine/{path.name}/CITY/*_gtFine_{kind}.png of gtFine_trainvaltest.zip are needed",
+        )
     pictures = sorted(path for path in images.glob(f"*/*{IMAGE_SUFFIX}") if path.name[0] != ".")
     if not pictures:
         raise ValueError(f"{images}: the dataset is empty; there is no CITY/*{IMAGE_SUFFIX} in this folder")

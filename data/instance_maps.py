@@ -19,6 +19,7 @@ from maskformer.data.arrow import map_rows
 from maskformer.data.example import BadSample, Example, Source, compact_ids, size_mismatch
 from maskformer.data.files import read_json
 from maskformer.data.label_set import LabelSet
+from maskformer.data.official_layout import require_folder
 from maskformer.data.panoptic_folder import read_segment_ids
 from maskformer.data.semantic_folder import read_labels
 from maskformer.image_processing.image_loading import load_image
@@ -41,8 +42,7 @@ def load_instance_maps(folder: str | Path) -> Source:
     folder = Path(folder)
     labels = read_instance_labels(folder / "labels.json")
     for name in ("images", "instances"):
-        if not (folder / name).is_dir():
-            raise ValueError(f"{folder / name}: there is no such folder; {LAYOUT}")
+        require_folder(folder / name, LAYOUT)
     pictures = [path for path in (folder / "images").glob("*") if path.is_file() and path.name[0] != "."]
     pictures.sort(key=lambda path: path.stem)
     if not pictures:
