@@ -7,6 +7,8 @@ from collections.abc import Callable
 from maskformer.data.cityscapes import load_cityscapes, load_cityscapes_panoptic
 from maskformer.data.coco_panoptic import load_coco_panoptic
 from maskformer.data.example import Example, Source
+from maskformer.data.instance_maps import load_instance_maps
+from maskformer.data.pairs import load_pairs
 from maskformer.data.panoptic_folder import load_panoptic_folder
 from maskformer.data.prepared import load_prepared
 from maskformer.data.semantic_folder import load_semantic_folder
@@ -19,7 +21,7 @@ BENCHMARKS: dict[str, Callable[[str, str], Source]] = {
     "cityscapes_panoptic": load_cityscapes_panoptic,
     "coco_panoptic": load_coco_panoptic,
 }
-SOURCES = ("shapes", "panoptic_folder", "semantic_folder", "prepared", *BENCHMARKS)
+SOURCES = ("shapes", "panoptic_folder", "semantic_folder", "pairs", "instance_maps", "prepared", *BENCHMARKS)
 
 
 def load_source(arguments: DataArguments, split: str) -> Source:
@@ -48,6 +50,10 @@ def load_source(arguments: DataArguments, split: str) -> Source:
         raise ValueError(f"the source {arguments.source!r} needs --{split}_path: the folder of its {split} split")
     if arguments.source == "panoptic_folder":
         return load_panoptic_folder(path)
+    if arguments.source == "instance_maps":
+        return load_instance_maps(path)
+    if arguments.source == "pairs":
+        return load_pairs(path, arguments.ignore_index, arguments.reduce_labels)
     return load_semantic_folder(path, arguments.ignore_index, arguments.reduce_labels)
 
 
