@@ -6,9 +6,9 @@ import pickle
 
 import numpy as np
 import pytest
-from cityscapes_trees import NAMES, STUFF, THINGS, write_cityscapes
 from PIL import Image
 
+from cityscapes_trees import NAMES, STUFF, THINGS, write_cityscapes
 from maskformer.data.cityscapes import load_cityscapes, load_cityscapes_panoptic
 from maskformer.data.example import BadSample, semantic_map
 from maskformer.data.preparation import Job, prepare
