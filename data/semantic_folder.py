@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -44,37 +44,44 @@ def load_semantic_folder(folder: str | Path, ignore_index: int | None = 255, red
 
 def read_labels(path: Path) -> LabelSet:
     """The label set in a `labels.json`."""
-    content = read_json(path, 'write the label names into it, as ["road", "car"]')
+    # Nothing tells instances apart here, so every label is stuff unless the file says otherwise.
+    return label_set_of(read_json(path, 'write the label names into it, as ["road", "car"]'), str(path), is_thing=False)
+
+
+def label_set_of(content: Any, where: str, is_thing: bool) -> LabelSet:
+    """The label set in a list of names, a dict of value to name or the other way, or a list of COCO categories.
+
+    Labels are things or stuff as `is_thing` says, unless the content does. Raises `ValueError`, naming `where`, for
+    anything else.
+    """
     if isinstance(content, dict) and content and all(type(value) is int for value in content.values()):
         content = {value: name for name, value in content.items()}  # label2id instead of id2label
     if isinstance(content, dict):
         wrong = [value for value in content if not str(value).isdecimal()]
         if wrong:
-            raise ValueError(f"{path}: {wrong[0]!r} is no pixel value; a dict of value to name is needed")
+            raise ValueError(f"{where}: {wrong[0]!r} is no pixel value; a dict of value to name is needed")
         content = [{"id": int(value), "name": name} for value, name in content.items()]
     elif isinstance(content, list) and content and isinstance(content[0], str):
         content = [{"id": value, "name": name} for value, name in enumerate(content)]
     if not isinstance(content, list):
-        raise ValueError(f"{path}: a list of names, a dict of value to name, or a list of categories is needed")
+        raise ValueError(f"{where}: a list of names, a dict of value to name, or a list of categories is needed")
     wrong = [index for index, category in enumerate(content) if not isinstance(category, dict)]
     if wrong:
-        raise ValueError(f"{path}: entry {wrong[0]} is {content[wrong[0]]!r}, neither a name nor a category")
-    # Nothing tells instances apart here, so every label is stuff unless the file says otherwise.
-    content = [{"isthing": 0, "color": distinct_color(index), **category} for index, category in enumerate(content)]
-    return LabelSet.from_categories(content, where=str(path))
+        raise ValueError(f"{where}: entry {wrong[0]} is {content[wrong[0]]!r}, neither a name nor a category")
+    content = [
+        {"isthing": int(is_thing), "color": distinct_color(index), **category} for index, category in enumerate(content)
+    ]
+    return LabelSet.from_categories(content, where=where)
 
 
-def value_table(
-    labels: LabelSet, ignore_index: int | None, reduce_labels: bool, void_values: Sequence[int] = ()
-) -> np.ndarray:
+def value_table(labels: LabelSet, ignore_index: int | None, reduce_labels: bool) -> np.ndarray:
     """Segment id of each pixel value: label id + 1, 0 for void, -1 for values that mean nothing; int32 (65537,).
 
-    `void_values` are void as `ignore_index` is. Raises `ValueError` for values that no label PNG holds.
+    Raises `ValueError` for values that no label PNG holds.
     """
     table = np.full(65537, -1, dtype=np.int32)
     if ignore_index is not None and not 0 <= ignore_index <= 65535:
         raise ValueError(f"ignore_index is {ignore_index}; label PNGs hold values of 0 to 65535")
-    table[list(void_values)] = 0
     for index, value in enumerate(labels.source_ids):
         if not 0 <= value + int(reduce_labels) <= 65535:
             raise ValueError(f"label {labels.names[index]!r} has the value {value}; label PNGs hold 0 to 65535")
