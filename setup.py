@@ -13,6 +13,7 @@ PARTS = {
     "maskformer.metrics": "metrics",
     "maskformer.metrics.mean_iou": "metrics/mean_iou",
     "maskformer.metrics.panoptic_quality": "metrics/panoptic_quality",
+    "maskformer.metrics.semantic_panoptic_quality": "metrics/semantic_panoptic_quality",
     "maskformer.recipes": "recipes",
     "maskformer.convert": "convert",
     "maskformer.training": "training",

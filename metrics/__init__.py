@@ -1,8 +1,12 @@
-"""Metrics as counts: constant memory, exactly reducible over processes. Each folder also loads with `evaluate.load`."""
+"""Metrics counted image by image, exactly reducible over processes. Each folder also loads with `evaluate.load`."""
 
 from importlib import import_module
 
-_MODULES = {"MeanIoU": ".mean_iou.mean_iou", "PanopticQuality": ".panoptic_quality.panoptic_quality"}
+_MODULES = {
+    "MeanIoU": ".mean_iou.mean_iou",
+    "PanopticQuality": ".panoptic_quality.panoptic_quality",
+    "SemanticPanopticQuality": ".semantic_panoptic_quality.semantic_panoptic_quality",
+}
 
 __all__ = list(_MODULES)
 

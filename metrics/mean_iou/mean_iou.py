@@ -1,4 +1,4 @@
-"""Mean intersection over union of semantic label maps, as one confusion matrix; self-contained for `evaluate.load`."""
+"""Mean intersection over union of semantic label maps, as one confusion matrix; loads with `evaluate.load` too."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,6 +6,8 @@ from typing import Any
 import datasets
 import evaluate
 import numpy as np
+
+from maskformer.metrics.pixel_pairs import check_paired, integer_map, pixel_pairs
 
 _DESCRIPTION = """
 Semantic segmentation quality from one confusion matrix over all pixels: mean IoU, IoU weighted by class frequency, mean
@@ -84,23 +86,16 @@ class MeanIoU(evaluate.Metric):
         is neither in range nor `ignore_index`, and `TypeError` if a map does not hold integers. Nothing of the batch
         is counted then.
         """
-        if predictions is None or references is None or len(predictions) != len(references):
-            given = ["no" if side is None else len(side) for side in (predictions, references)]
-            raise ValueError(f"{given[0]} predictions for {given[1]} references; there must be one for each")
+        check_paired(predictions, references)
         counted = [self._count(*pair, index) for index, pair in enumerate(zip(predictions, references, strict=True))]
         for cells, pixels in counted:
             np.add.at(self._confusion.reshape(-1), cells, pixels)  # a view: (K * (K + 1),)
 
     def _count(self, prediction: Any, reference: Any, index: int) -> tuple[np.ndarray, np.ndarray]:
         """The cells of the flat confusion matrix that an image adds to, and how many pixels to each."""
-        predicted = _as_map(prediction, f"prediction {index} of the batch")
-        true = _as_map(reference, f"reference {index} of the batch")
-        if predicted.shape != true.shape:
-            raise ValueError(
-                f"prediction {index} of the batch has size {predicted.shape} and its reference {true.shape} (height, "
-                "width); resize the prediction to the size of the reference"
-            )
-        predicted, true, pixels = _runs(predicted.reshape(-1), true.reshape(-1))  # (H * W,) each
+        what = f"prediction {index} of the batch"
+        predicted, true = integer_map(prediction, what), integer_map(reference, f"reference {index} of the batch")
+        predicted, true, pixels = pixel_pairs(predicted, true, what)
         if self.ignore_index is not None:
             kept = true != self.ignore_index
             predicted, true, pixels = predicted[kept], true[kept], pixels[kept]
@@ -148,26 +143,3 @@ class MeanIoU(evaluate.Metric):
             "per_category_iou": iou,
             "per_category_accuracy": accuracy,
         }
-
-
-def _as_map(labels: Any, what: str) -> np.ndarray:
-    """An integer label map (H, W) of numpy, from an array or a tensor on any device."""
-    array = np.asarray(labels.cpu() if hasattr(labels, "cpu") else labels)
-    if array.ndim != 2:
-        raise ValueError(f"{what} has shape {array.shape}; a label map is (height, width)")
-    if array.dtype.kind not in "biu":
-        raise TypeError(f"{what} holds {array.dtype}; a label map holds integers")
-    return array
-
-
-def _runs(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Values, as int64, and lengths of the runs of pixels along which both flat maps (P,) are constant.
-
-    Label maps have few runs, some per cent of their pixels, so that whatever follows costs next to nothing.
-    """
-    borders = np.ones(first.size + 1, bool)
-    np.not_equal(first[1:], first[:-1], out=borders[1:-1])
-    borders[1:-1] |= second[1:] != second[:-1]
-    borders = np.flatnonzero(borders)  # (runs + 1,)
-    starts = borders[:-1]
-    return first[starts].astype(np.int64), second[starts].astype(np.int64), np.diff(borders)

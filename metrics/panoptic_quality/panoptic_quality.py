@@ -1,4 +1,4 @@
-"""Panoptic quality by the rules of panopticapi, as four numbers a category; self-contained for `evaluate.load`."""
+"""Panoptic quality by the rules of panopticapi, as four numbers a category; loads with `evaluate.load` too."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import datasets
 import evaluate
 import numpy as np
+
+from maskformer.metrics.pixel_pairs import check_paired, integer_map, pixel_pairs
 
 _DESCRIPTION = """
 Panoptic quality (PQ), its segmentation quality (SQ) and its recognition quality (RQ), over all categories, things and
@@ -110,9 +112,7 @@ class PanopticQuality(evaluate.Metric):
         predictions, the reverse; a `label_id` is no category. Raises `TypeError` if a map does not hold integers.
         Nothing of the batch is counted then.
         """
-        if predictions is None or references is None or len(predictions) != len(references):
-            given = ["no" if side is None else len(side) for side in (predictions, references)]
-            raise ValueError(f"{given[0]} predictions for {given[1]} references; there must be one for each")
+        check_paired(predictions, references)
         counted = [self._count(*pair, index) for index, pair in enumerate(zip(predictions, references, strict=True))]
         for iou, counts in counted:
             self._iou += iou
@@ -121,14 +121,9 @@ class PanopticQuality(evaluate.Metric):
     def _count(self, prediction: Mapping, reference: Mapping, index: int) -> tuple[np.ndarray, np.ndarray]:
         """What an image adds to the IoU sums (C,) and to the counts (3, C)."""
         sides = f"prediction {index} of the batch", f"reference {index} of the batch"
-        predicted_map, true_map = _as_map(prediction, sides[0]), _as_map(reference, sides[1])
-        if predicted_map.shape != true_map.shape:
-            raise ValueError(
-                f"{sides[0]} has size {predicted_map.shape} and its reference {true_map.shape} (height, width); resize "
-                "the prediction to the size of the reference"
-            )
+        maps = [_segmentation(panoptic, side) for panoptic, side in zip((prediction, reference), sides, strict=True)]
         predicted, true = self._segments(prediction, sides[0]), self._segments(reference, sides[1])
-        predicted_ids, true_ids, pixels = _runs(predicted_map.reshape(-1), true_map.reshape(-1))  # (H * W,) each
+        predicted_ids, true_ids, pixels = pixel_pairs(*maps, sides[0])
         columns = _rows_of(predicted_ids, predicted.ids, sides[0])
         rows = _rows_of(true_ids, true.ids, sides[1])
         shape = len(true.ids), len(predicted.ids)
@@ -228,18 +223,12 @@ class PanopticQuality(evaluate.Metric):
         return result
 
 
-def _as_map(panoptic: Mapping, side: str) -> np.ndarray:
-    """The integer segmentation (H, W) of numpy, from an array or a tensor on any device."""
+def _segmentation(panoptic: Mapping, side: str) -> np.ndarray:
+    """The integer segmentation (H, W) of one side."""
     if not isinstance(panoptic, Mapping) or not {"segmentation", "segments_info"} <= panoptic.keys():
         given = sorted(panoptic) if isinstance(panoptic, Mapping) else type(panoptic).__name__
         raise ValueError(f"{side} is {given}; it must be a dict of 'segmentation' and 'segments_info'")
-    segmentation = panoptic["segmentation"]
-    array = np.asarray(segmentation.cpu() if hasattr(segmentation, "cpu") else segmentation)
-    if array.ndim != 2:
-        raise ValueError(f"the segmentation of {side} has shape {array.shape}; it must be (height, width)")
-    if array.dtype.kind not in "biu":
-        raise TypeError(f"the segmentation of {side} holds {array.dtype}; it must hold integers, 0 being void")
-    return array
+    return integer_map(panoptic["segmentation"], side)
 
 
 def _rows_of(values: np.ndarray, ids: np.ndarray, side: str) -> np.ndarray:
@@ -250,16 +239,3 @@ def _rows_of(values: np.ndarray, ids: np.ndarray, side: str) -> np.ndarray:
     if strange.size:
         raise ValueError(f"{side}: the map holds the segment id {strange[0]}, which segments_info lacks (0 is void)")
     return rows
-
-
-def _runs(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Values, as int64, and lengths of the runs of pixels along which both flat maps (P,) are constant.
-
-    Segment maps have few runs, some per cent of their pixels, so that whatever follows costs next to nothing.
-    """
-    borders = np.ones(first.size + 1, bool)
-    np.not_equal(first[1:], first[:-1], out=borders[1:-1])
-    borders[1:-1] |= second[1:] != second[:-1]
-    borders = np.flatnonzero(borders)  # (runs + 1,)
-    starts = borders[:-1]
-    return first[starts].astype(np.int64), second[starts].astype(np.int64), np.diff(borders)
