@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from maskformer.data.ade20k import load_ade20k, load_ade20k_panoptic
+from maskformer.data.ade20k_full import load_ade20k_full
 from maskformer.data.cityscapes import load_cityscapes, load_cityscapes_panoptic
 from maskformer.data.coco_panoptic import load_coco_panoptic
 from maskformer.data.example import Example, Source
 from maskformer.data.instance_maps import load_instance_maps
+from maskformer.data.mapillary_vistas import load_mapillary_vistas
 from maskformer.data.pairs import load_pairs
 from maskformer.data.panoptic_folder import load_panoptic_folder
 from maskformer.data.prepared import load_prepared
@@ -17,9 +20,13 @@ from maskformer.recipes.arguments import DataArguments
 
 # The paper's datasets, as their makers distribute them: `load(folder, split)`.
 BENCHMARKS: dict[str, Callable[[str, str], Source]] = {
+    "ade20k": load_ade20k,
+    "ade20k_panoptic": load_ade20k_panoptic,
+    "ade20k_full": load_ade20k_full,
     "cityscapes": load_cityscapes,
     "cityscapes_panoptic": load_cityscapes_panoptic,
     "coco_panoptic": load_coco_panoptic,
+    "mapillary_vistas": load_mapillary_vistas,
 }
 SOURCES = ("shapes", "panoptic_folder", "semantic_folder", "pairs", "instance_maps", "prepared", *BENCHMARKS)
 
