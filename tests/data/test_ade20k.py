@@ -6,9 +6,9 @@ import shutil
 
 import numpy as np
 import pytest
-from ade20k_trees import INSTANCE_GREEN, INSTANCE_RED, assert_prepared_the_same, blocks, colors, save, write_ade20k
 from PIL import Image
 
+from ade20k_trees import INSTANCE_GREEN, INSTANCE_RED, assert_prepared_the_same, blocks, colors, save, write_ade20k
 from maskformer.data.ade20k import load_ade20k, load_ade20k_panoptic
 from maskformer.data.example import BadSample, semantic_map
 from maskformer.data.label_set import load_label_set

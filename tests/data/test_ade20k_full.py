@@ -6,6 +6,8 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from ade20k_trees import (
     assert_prepared_the_same,
     blocks,
@@ -15,8 +17,6 @@ from ade20k_trees import (
     write_ade20k_full,
     write_ade20k_full_prepared,
 )
-from PIL import Image
-
 from maskformer.data.ade20k_full import load_ade20k_full, nearest_before, shrink
 from maskformer.data.example import BadSample, semantic_map
 from maskformer.data.label_set import load_label_set

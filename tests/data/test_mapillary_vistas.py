@@ -6,9 +6,9 @@ import shutil
 
 import numpy as np
 import pytest
-from ade20k_trees import assert_prepared_the_same, blocks, save, write_mapillary_vistas
 from PIL import Image
 
+from ade20k_trees import assert_prepared_the_same, blocks, save, write_mapillary_vistas
 from maskformer.data.example import BadSample, semantic_map
 from maskformer.data.label_set import load_label_set
 from maskformer.data.mapillary_vistas import load_mapillary_vistas
