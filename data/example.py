@@ -65,9 +65,32 @@ def segments_to_masks(example: Example) -> dict[int, int]:
     return {info["id"]: info["label_id"] for info in example["segments_info"] if not info.get("iscrowd")}
 
 
+def on_top(segmentation: np.ndarray) -> np.ndarray:
+    """One map (H, W) of maps (P, H, W) whose segments overlap, later maps on top; a map (H, W) as it is."""
+    if segmentation.ndim == 2:
+        return segmentation
+    flat = np.zeros(segmentation.shape[1:], dtype=segmentation.dtype)
+    for layer in segmentation:
+        flat = np.where(layer > 0, layer, flat)  # (H, W)
+    return flat
+
+
+def without_overlap(example: Example) -> Example:
+    """`example` with one map (H, W): a pixel belongs to the segment on top; segments that are hidden are left out."""
+    if example["segmentation"].ndim == 2:
+        return example
+    flat = on_top(example["segmentation"])
+    visible = set(np.unique(flat).tolist())
+    segments_info = [info for info in example["segments_info"] if info["id"] in visible]
+    return {**example, "segmentation": flat, "segments_info": segments_info}
+
+
 def semantic_map(example: Example, void: int = 255) -> np.ndarray:
-    """The label id of each pixel, int32 (H, W); `void` where there is no segment."""
-    segmentation = example["segmentation"]
+    """The label id of each pixel, int32 (H, W); `void` where there is no segment.
+
+    Where segments overlap, the label is that of the one on top.
+    """
+    segmentation = on_top(example["segmentation"])
     ids = [info["id"] for info in example["segments_info"]]
     table = np.full(max([0, int(segmentation.max(initial=0)), *ids]) + 1, void, dtype=np.int32)
     for info in example["segments_info"]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from maskformer.data.augmentation import Augmentation
-from maskformer.data.example import BadSample, Example, Source, segments_to_masks
+from maskformer.data.example import BadSample, Example, Source, segments_to_masks, semantic_map
 
 logger = logging.getLogger(__name__)
 
@@ -62,10 +63,14 @@ class TrainingExamples(torch.utils.data.Dataset):
 
 
 class Collator:
-    """Examples to a batch of the model's inputs."""
+    """Examples to a batch of the model's inputs.
 
-    def __init__(self, image_processor):
-        self.image_processor = image_processor
+    Segments without a pixel, which a crop has emptied, are left out or, with `keep_emptied`, become empty masks, as in
+    the official training on panoptic data: the model then learns to see a class of which nothing is left.
+    """
+
+    def __init__(self, image_processor, keep_emptied: bool = False):
+        self.image_processor, self.keep_emptied = image_processor, keep_emptied
 
     def __call__(self, examples: list[Example]) -> dict[str, torch.Tensor]:
         batch = self.image_processor(
@@ -75,18 +80,56 @@ class Collator:
             do_resize=False,  # augmentation has given every image its size
             return_tensors="pt",
         )
+        if self.keep_emptied:
+            for index, example in enumerate(examples):
+                labels = torch.tensor(emptied_labels(example), dtype=torch.int64)
+                masks = batch["mask_labels"][index]
+                empty = masks.new_zeros((len(labels), *masks.shape[1:]))  # (n, H, W)
+                batch["mask_labels"][index] = torch.cat([masks, empty])
+                batch["class_labels"][index] = torch.cat([batch["class_labels"][index], labels])
         return dict(batch)
 
 
+class SemanticCollator:
+    """Examples to a batch of a per-pixel model's inputs: `pixel_values`, `pixel_mask` and `labels` (B, H, W).
+
+    Pixels without a segment, and padding, have the label `ignore_index`.
+    """
+
+    def __init__(self, image_processor, ignore_index: int):
+        self.image_processor, self.ignore_index = image_processor, ignore_index
+
+    def __call__(self, examples: list[Example]) -> dict[str, torch.Tensor]:
+        images = [example["image"] for example in examples]
+        batch = self.image_processor(images=images, do_resize=False, return_tensors="pt")
+        labels = torch.full_like(batch["pixel_mask"], self.ignore_index)  # (B, H, W)
+        for target, example in zip(labels, examples, strict=True):
+            label_map = torch.from_numpy(semantic_map(example, self.ignore_index))
+            target[: label_map.shape[0], : label_map.shape[1]] = label_map
+        return {**batch, "labels": labels}
+
+
+def emptied_labels(example: Example) -> list[int]:
+    """The labels of the segments to be learnt that have no pixel."""
+    present = set(np.unique(example["segmentation"]).tolist())
+    return [label for segment, label in segments_to_masks(example).items() if segment not in present]
+
+
 def training_batches(
-    examples: TrainingExamples, image_processor, batch_size: int, end: int, seed: int, start: int = 0, workers: int = 0
+    examples: TrainingExamples,
+    collate: Callable,
+    batch_size: int,
+    end: int,
+    seed: int,
+    start: int = 0,
+    workers: int = 0,
 ) -> torch.utils.data.DataLoader:
     """Batches of the tickets `start` to `end`."""
     return torch.utils.data.DataLoader(
         examples,
         batch_size=batch_size,
         sampler=TrainingSampler(len(examples), end, seed, start),
-        collate_fn=Collator(image_processor),
+        collate_fn=collate,
         num_workers=workers,
         drop_last=True,
         persistent_workers=False,

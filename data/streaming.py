@@ -11,7 +11,7 @@ import itertools
 import logging
 import math
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import datasets
 import numpy as np
@@ -19,7 +19,6 @@ import torch
 
 from maskformer.data.augmentation import Augmentation
 from maskformer.data.example import BadSample, Example, Source
-from maskformer.data.loading import Collator
 
 logger = logging.getLogger(__name__)
 
@@ -178,7 +177,7 @@ def shuffled(items: Iterable, size: int, random: np.random.Generator) -> Iterato
 def streaming_batches(
     source: Source,
     augmentation: Augmentation,
-    image_processor,
+    collate: Callable,
     batch_size: int,
     end: int,
     seed: int,
@@ -210,5 +209,4 @@ def streaming_batches(
     )
     # Too few examples are noticed here, not in a worker.
     Shards(source.rows, num_processes * max(1, workers))
-    collate = Collator(image_processor)
     return torch.utils.data.DataLoader(examples, batch_size, collate_fn=collate, num_workers=workers, drop_last=True)

@@ -98,7 +98,8 @@ class Preprocessing:
         """A batch of one or several images, for training with their segmentation maps.
 
         `segmentation_maps` holds one integer (H, W) map an image, of the image's size: label ids, or segment ids where
-        `instance_id_to_semantic_id` (one, or one an image) says the label of each.
+        `instance_id_to_semantic_id` (one, or one an image) says the label of each. Segments that overlap come in
+        several maps, as (P, H, W).
         Returns `pixel_values` (B, 3, H, W) float32 and `pixel_mask` (B, H, W) int64, 1 on the image; with maps also the
         lists `mask_labels`, bool (n_i, H, W), and `class_labels`, int64 (n_i,), always of tensors (see `binary_masks`).
         Without padding (`do_pad=False`) every image is its own canvas.

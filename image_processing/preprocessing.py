@@ -43,9 +43,9 @@ def resize_with_pil(image: np.ndarray, size: tuple[int, int], resample: int) -> 
 
 
 def resize_labels(label_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """`label_map` (H, W) of any integers resized to `size` (h, w), exactly as PIL's nearest does."""
-    rows, columns = (nearest_pixels(old, new) for old, new in zip(label_map.shape, size, strict=True))
-    return label_map[rows[:, None], columns]  # (h, w)
+    """`label_map` (..., H, W) of any integers resized to `size` (h, w), exactly as PIL's nearest does."""
+    rows, columns = (nearest_pixels(old, new) for old, new in zip(label_map.shape[-2:], size, strict=True))
+    return label_map[..., rows[:, None], columns]  # (..., h, w)
 
 
 def nearest_pixels(old: int, new: int) -> np.ndarray:
@@ -87,10 +87,11 @@ def normalization(
 
 
 def label_arrays(segmentation_maps, image_sizes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
-    """`segmentation_maps`, one or several PIL images, arrays or tensors, as one integer (H, W) array an image.
+    """`segmentation_maps`, one or several PIL images, arrays or tensors, as one integer array an image.
 
-    Raises `ValueError`, naming the index, if a map is not (H, W) integers or not as large as its image, and if there
-    are not as many maps as images.
+    An array is (H, W), or (P, H, W) where segments overlap and lie in several maps; a single array of three dimensions
+    is a stack of maps, one an image. Raises `ValueError`, naming the index, if a map is no array of integers or not as
+    large as its image, and if there are not as many maps as images.
     """
     is_stack = isinstance(segmentation_maps, np.ndarray | torch.Tensor) and segmentation_maps.ndim == 3
     if not is_stack and not isinstance(segmentation_maps, list | tuple):
@@ -102,18 +103,23 @@ def label_arrays(segmentation_maps, image_sizes: Sequence[tuple[int, int]]) -> l
         array = label_map.numpy(force=True) if isinstance(label_map, torch.Tensor) else np.asarray(label_map)
         if array.ndim == 3 and array.shape[0] == 1:
             array = array[0]
-        if array.ndim != 2 or array.dtype.kind not in "iub":
+        if array.ndim not in (2, 3) or array.dtype.kind not in "iub" or colors_on(array, size):
             raise ValueError(
-                f"segmentation_maps[{index}] must be (H, W) integers, not {array.shape} {array.dtype}"
+                f"segmentation_maps[{index}] must be (H, W) or (P, H, W) integers, not {array.shape} {array.dtype}"
                 " (COCO's panoptic colours are to be turned into ids first)"
             )
-        if array.shape != tuple(size):
+        if array.shape[-2:] != tuple(size):
             raise ValueError(
-                f"segmentation_maps[{index}] is {array.shape[0]}x{array.shape[1]} but image {index} is"
+                f"segmentation_maps[{index}] is {array.shape[-2]}x{array.shape[-1]} but image {index} is"
                 f" {size[0]}x{size[1]} (height x width, EXIF rotation applied)"
             )
         arrays.append(array)
     return arrays
+
+
+def colors_on(array: np.ndarray, size: tuple[int, int]) -> bool:
+    """Whether `array` looks like (H, W, channels) of an image of `size`, and not like (P, H, W)."""
+    return array.ndim == 3 and array.shape[-2:] != tuple(size) and array.shape[:2] == tuple(size)
 
 
 def binary_masks(
@@ -126,10 +132,10 @@ def binary_masks(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Masks bool (n, H, W) on the canvas and label ids int64 (n,), by ascending value in the map.
 
-    `label_map` (h, w) lies at the top left of the canvas; padding belongs to no mask. Without `id_to_label` the values
-    are label ids, one mask each; with it they are segment ids, and an id it lacks (void, a crowd) gets no mask. Label
-    `ignore_index` is void. `do_reduce_labels`, for files that count labels from 1: 0 is void too, all others are
-    lowered by one, and `ignore_index` None means 255.
+    `label_map` (h, w) or, where segments overlap, (P, h, w) lies at the top left of the canvas; padding belongs to no
+    mask. Without `id_to_label` the values are label ids, one mask each; with it they are segment ids, and an id it
+    lacks (void, a crowd) gets no mask. Label `ignore_index` is void. `do_reduce_labels`, for files that count labels
+    from 1: 0 is void too, all others are lowered by one, and `ignore_index` None means 255.
     Raises `ValueError` for a label below 0 or, where `num_labels` is known, not below it.
     """
     if do_reduce_labels and ignore_index is None:
@@ -142,8 +148,9 @@ def binary_masks(
         if label < 0 or num_labels is not None and label >= num_labels:
             known = "at least 0" if num_labels is None else f"0 to {num_labels - 1}"
             raise ValueError(f"value {i} stands for label {label}, but labels are {known}; is it the ignore_index?")
-    height, width = label_map.shape
+    height, width = label_map.shape[-2:]
+    maps = label_map.reshape(-1, height, width)  # (P, h, w)
     masks = torch.zeros((len(labels), *canvas_size), dtype=torch.bool)  # (n, H, W)
     for mask, i in zip(masks, labels, strict=True):
-        mask[:height, :width] = torch.from_numpy(label_map == i)
+        mask[:height, :width] = torch.from_numpy(maps[0] == i if len(maps) == 1 else (maps == i).any(axis=0))
     return masks, torch.tensor(list(labels.values()), dtype=torch.int64)

@@ -118,6 +118,15 @@ def side_by_side(
     return sheet
 
 
+def on_square(picture: Image.Image, side: int) -> Image.Image:
+    """`picture` resized so that its longer edge has `side` pixels, in the middle of a white square of that size."""
+    factor = side / max(picture.size)
+    size = [max(1, round(edge * factor)) for edge in picture.size]
+    square = Image.new("RGB", (side, side), "white")
+    square.paste(picture.resize(size, Image.Resampling.LANCZOS), ((side - size[0]) // 2, (side - size[1]) // 2))
+    return square
+
+
 def _rgb(image: np.ndarray | Image.Image) -> np.ndarray:
     """The picture as uint8 (H, W, 3)."""
     if isinstance(image, Image.Image):

@@ -12,7 +12,7 @@ from maskformer.data.shapes import SMALLEST_SCENE
 
 METRICS = ("pq", "pq_things", "pq_stuff", "mean_iou")
 # Settings of the section `data` that only training reads.
-AUGMENTATION = {"detr_crop", *Augmentation.__dataclass_fields__}
+AUGMENTATION = {"keep_emptied_segments", *Augmentation.__dataclass_fields__}
 # Arguments of `post_process_panoptic_segmentation`, and the settings of `EvaluationArguments` that they are.
 PROTOCOL = {
     "threshold": "threshold",
@@ -56,17 +56,33 @@ class DataArguments:
             leaves them.
         train_path: folder of the training split.
         validation_path: folder of the validation split.
-        streaming: read the training split shard by shard, for prepared data that are larger than the disk's cache.
+        dataset: name of a dataset on the Hub, or a folder laid out as such, for `hub`.
+        dataset_config: its configuration, where it has several.
+        dataset_revision: its branch, tag or commit.
+        train_split: what it calls the training split; `train[:90%]` is a part of one.
+        validation_split: what it calls the validation split.
+        image_column: its column of images.
+        label_column: its column of label images.
+        label_kind: what these are: `semantic` (the label of a pixel), `panoptic` (ids of the segments that
+            `segments_column` lists) or `instance` (label in red, instance in green).
+        segments_column: its column of lists of {id, category_id, iscrowd}, where labels are `panoptic`.
+        id_column: its column of image ids, if it is not called `image_id`, `file_name` or `id`; the `image_column`
+            where ids are the names of the image files.
+        label_names: JSON file of its label names, or a label set such as `ade20k-150`, if it does not bring them.
+        streaming: read the training split shard by shard, for prepared data that are larger than the disk's cache, and
+            for datasets on the Hub that are not to be downloaded first.
         train_scenes: number of training scenes, for `shapes`.
         validation_scenes: number of validation scenes, for `shapes`.
         scene_size: their sides in pixels.
         ignore_index: value of void pixels in label files, and in the labels of a per-pixel model.
-        reduce_labels: the label files count from 1 and 0 is void, for `semantic_folder`.
+        reduce_labels: the label files count from 1 and 0 is void, for `semantic_folder` and `hub`.
         shortest_edges: sizes in pixels that the shortest edge of a training image is resized to, one at random.
         longest_edge: bound of the longest edge after that.
         crop_size: height and width of a random crop; smaller images are padded to it.
         detr_crop: shortest and longest side of DETR's random crop, which half of the images get before they are resized
-            (the official values of COCO panoptic; not implemented yet).
+            (384 and 600 in the official training on COCO panoptic).
+        keep_emptied_segments: learn segments that a crop has emptied, as empty masks, as the official training on
+            panoptic data does.
         single_category_max_area: share of a crop that one label may cover.
         color_jitter: SSD's colour jitter.
         horizontal_flip: with probability a half.
@@ -78,6 +94,17 @@ class DataArguments:
     data_path: str | None = None
     train_path: str | None = None
     validation_path: str | None = None
+    dataset: str | None = None
+    dataset_config: str | None = None
+    dataset_revision: str | None = None
+    train_split: str = "train"
+    validation_split: str = "validation"
+    image_column: str = "image"
+    label_column: str = "label"
+    label_kind: str = "semantic"
+    segments_column: str = "segments_info"
+    id_column: str | None = None
+    label_names: str | None = None
     streaming: bool = False
     train_scenes: int = 4000
     validation_scenes: int = 100
@@ -88,6 +115,7 @@ class DataArguments:
     longest_edge: int = 4096
     crop_size: list[int] | None = None
     detr_crop: list[int] | None = None
+    keep_emptied_segments: bool = False
     single_category_max_area: float | int = 1.0
     color_jitter: bool = False
     horizontal_flip: bool = True
@@ -101,13 +129,14 @@ class DataArguments:
             raise ValueError(f"scene_size must be at least {SMALLEST_SCENE}, not {self.scene_size}")
         if self.crop_size is not None and (len(self.crop_size) != 2 or min(self.crop_size) < 1):
             raise ValueError(f"crop_size must be a height and a width, as [128, 128], not {self.crop_size}")
+        crop = self.detr_crop
+        if crop is not None and (len(crop) != 2 or not 1 <= crop[0] <= crop[1]):
+            raise ValueError(f"detr_crop must be a shortest and a longest side, as [384, 600], not {crop}")
         if min(self.shortest_edges, default=1) < 1:
             raise ValueError(f"shortest_edges must be at least 1, not {self.shortest_edges}")
 
     def build_augmentation(self) -> Augmentation:
-        """The training augmentation these arguments describe; raises `ValueError` where it is not implemented yet."""
-        if self.detr_crop:
-            raise ValueError("DETR's crop is not implemented yet; --detr_crop null trains without it")
+        """The training augmentation these arguments describe."""
         return Augmentation(**{name: getattr(self, name) for name in Augmentation.__dataclass_fields__})
 
 

@@ -12,6 +12,7 @@ import yaml
 
 from maskformer.data.augmentation import Augmentation
 from maskformer.data.label_set import LabelSet, load_label_set
+from maskformer.data.loading import Collator, SemanticCollator
 from maskformer.image_processing.image_processing_maskformer import (
     MaskFormerUniversalImageProcessorPil,
     PerPixelBaselineImageProcessorPil,
@@ -81,10 +82,7 @@ class Recipe:
         return processor_class(**(values | self.image_processor))
 
     def build_augmentation(self) -> Augmentation:
-        """The training augmentation; images get the size they have in the test unless the recipe gives others.
-
-        Raises `ValueError` where it is not implemented yet.
-        """
+        """The training augmentation; images get the size they have in the test unless the recipe gives others."""
         _, processor_class = MODELS[self.model_type]
         size = self.image_processor.get("size", processor_class.size)
         augmentation = self.data.build_augmentation()
@@ -93,6 +91,15 @@ class Recipe:
             return augmentation
         edges = {"shortest_edges": [size["shortest_edge"]], "longest_edge": size.get("longest_edge")}
         return dataclasses.replace(augmentation, **edges)
+
+    def build_collator(self, image_processor) -> Collator | SemanticCollator:
+        """What makes batches for training this recipe's model of examples, with its image processor."""
+        if self.model_type == PerPixelBaselineConfig.model_type:
+            ignore_index = self.data.ignore_index
+            return SemanticCollator(
+                image_processor, PerPixelBaselineConfig.ignore_index if ignore_index is None else ignore_index
+            )
+        return Collator(image_processor, self.data.keep_emptied_segments)
 
     def override(self, values: dict[str, Any]) -> Recipe:
         """This recipe with single values replaced, whatever section they are in.

@@ -21,7 +21,6 @@ import torch
 from tqdm.auto import tqdm
 
 from maskformer.data.example import BadSample
-from maskformer.data.loading import Collator
 from maskformer.data.sources import load_source
 from maskformer.recipes import Recipe, list_recipes, load_recipe
 from maskformer.recipes.command_line import parse_with_recipe
@@ -105,7 +104,7 @@ def data(parser: argparse.ArgumentParser) -> None:
     torch.set_num_threads(1)
     try:
         source, augmentation = load_source(recipe.data, "train"), recipe.build_augmentation()
-        collate = Collator(recipe.build_image_processor(source.labels))
+        collate = recipe.build_collator(recipe.build_image_processor(source.labels))
     except (ValueError, OSError) as error:
         parser.error(str(error))
     training = recipe.training

@@ -24,6 +24,7 @@ from maskformer.data.loading import TrainingExamples, training_batches
 from maskformer.data.sources import load_source
 from maskformer.data.streaming import streaming_batches
 from maskformer.recipes.command_line import parse_with_recipe, recipe_parser
+from maskformer.training.batch_pictures import draw_batches
 from maskformer.training.checkpoint import load_metrics, load_state, recover, save_model
 from maskformer.training.curves import draw_curves
 from maskformer.training.evaluation import evaluate, in_one_line
@@ -32,7 +33,7 @@ from maskformer.training.optimization import build_optimizer, learning_rate_fact
 from maskformer.training.pictures import draw_validation
 
 EXAMPLE = "accelerate launch scripts/train.py --recipe shapes/demo --output_dir outputs/demo --max_minutes 2"
-PRODUCTS = ("last", "best", "recipe.yaml", "history.jsonl", "curves.png", "validation.png")
+PRODUCTS = ("last", "best", "recipe.yaml", "history.jsonl", "curves.png", "validation.png", "batch.png")
 
 
 def parse_arguments():
@@ -41,12 +42,15 @@ def parse_arguments():
     parser.add_argument("--output_dir", type=Path, required=True, help="folder of everything the run writes")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of --output_dir")
     parser.add_argument("--overwrite_output_dir", action="store_true", help="replace the run that is in --output_dir")
+    parser.add_argument("--show_batch", action="store_true", help="only draw what the first batches hold: batch.png")
     parser.add_argument("--on_bad_sample", choices=("raise", "skip"), default="raise", help="unusable examples")
     folder = parser.parse_known_args()[0].output_dir
     if folder.exists() and not folder.is_dir():
         parser.error(f"--output_dir {folder} is a file; a folder is needed")
     saved = folder / "recipe.yaml"
     arguments, recipe = parse_with_recipe(parser, default=str(saved) if saved.is_file() else "shapes/demo")
+    if arguments.show_batch:
+        return parser, arguments, recipe
     if arguments.resume:
         recover(folder / "last")
         if not (folder / "last").is_dir():
@@ -153,11 +157,21 @@ class Recorder:
         return metrics
 
 
+def show_batch(arguments, recipe, examples, image_processor) -> None:
+    """Draws the first batches of the training into `batch.png`; nothing else is written."""
+    training = recipe.training
+    collate = recipe.build_collator(image_processor)
+    batches = training_batches(examples, collate, training.batch_size, 8 * training.batch_size, training.seed)
+    arguments.output_dir.mkdir(parents=True, exist_ok=True)
+    draw_batches(batches, image_processor, examples.source.labels, arguments.output_dir / "batch.png")
+    print(f"the first images of the training, and their masks: {arguments.output_dir / 'batch.png'}")
+
+
 def make_loader(accelerator, recorder, recipe, examples, start: int):
     """Batches of this process from step `start` on, on its device."""
     training, processes = recipe.training, accelerator.num_processes
     settings = {
-        "image_processor": recorder.image_processor,
+        "collate": recipe.build_collator(recorder.image_processor),
         "batch_size": training.batch_size // processes,
         "end": training.max_steps * training.batch_size,
         "start": start * training.batch_size,
@@ -239,6 +253,8 @@ def main() -> None:
         check_same_labels(source.labels, validation.labels, "the training data", "the validation data")
         examples = TrainingExamples(source, recipe.build_augmentation(), recipe.training.seed, arguments.on_bad_sample)
         image_processor = recipe.build_image_processor(source.labels)
+        if arguments.show_batch:
+            return show_batch(arguments, recipe, examples, image_processor)
         state = load_state(folder / "last") if arguments.resume else None
         if state:
             model = MaskFormerForUniversalSegmentation.from_pretrained(folder / "last")

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from maskformer.data.example import BadSample, Example, Source
+from maskformer.data.example import BadSample, Example, Source, without_overlap
 from maskformer.data.files import replace_file
 from maskformer.data.validation import Report
-from maskformer.image_processing.visualization import draw_segments, side_by_side
+from maskformer.image_processing.visualization import draw_segments, on_square, side_by_side
 
 BARS = 60  # labels of a histogram that can still be read
 TILE = 320  # pixels, the sides of a picture on the contact sheet
@@ -100,24 +100,7 @@ def draw_contact_sheet(source: Source, path: Path, limit: int | None = None, row
 
 def draw_pair(example: Example, source: Source) -> list[Image.Image]:
     """An example and its segments, on squares of `TILE` pixels."""
-    image, flat = example["image"], on_top(example["segmentation"])
+    image = example["image"]
     scale = max(1, round(TILE / max(image.shape[:2])))
-    shown = {"segmentation": flat, "segments_info": example["segments_info"]}
-    drawn = draw_segments(image, shown, source.labels.names, source.labels.colors, scale=scale)
-    tiles = []
-    for picture in (Image.fromarray(image), drawn):
-        factor = TILE / max(picture.size)
-        size = [max(1, round(side * factor)) for side in picture.size]
-        tile = Image.new("RGB", (TILE, TILE), "white")
-        tile.paste(picture.resize(size, Image.Resampling.LANCZOS), ((TILE - size[0]) // 2, (TILE - size[1]) // 2))
-        tiles.append(tile)
-    return tiles
-
-
-def on_top(segmentation: np.ndarray) -> np.ndarray:
-    """One map (H, W) of maps that overlap, later ones on top."""
-    maps = segmentation.reshape(-1, *segmentation.shape[-2:])  # (P, H, W)
-    flat = maps[0]
-    for layer in maps[1:]:
-        flat = np.where(layer > 0, layer, flat)  # (H, W)
-    return flat
+    drawn = draw_segments(image, without_overlap(example), source.labels.names, source.labels.colors, scale=scale)
+    return [on_square(picture, TILE) for picture in (Image.fromarray(image), drawn)]

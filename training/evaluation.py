@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
-from maskformer.data.example import BadSample, Example, Source, semantic_map
+from maskformer.data.example import BadSample, Example, Source, semantic_map, without_overlap
 from maskformer.data.label_set import LabelSet
 from maskformer.metrics import MeanIoU, PanopticQuality
 from maskformer.recipes.arguments import EvaluationArguments
@@ -94,7 +94,7 @@ def evaluate(
     for example, panoptic, semantic in predictions(
         model, image_processor, readable_examples(source, indices, skip_bad), arguments
     ):
-        quality.add(prediction=panoptic, reference=example)
+        quality.add(prediction=panoptic, reference=without_overlap(example))
         mean_iou.add(prediction=semantic, reference=semantic_map(example, VOID))
         images += 1
         bar.update()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
-from maskformer.data.example import Source
+from maskformer.data.example import Source, without_overlap
 from maskformer.image_processing.visualization import draw_segments, side_by_side
 from maskformer.recipes.arguments import EvaluationArguments
 from maskformer.training.evaluation import predictions, readable_examples
@@ -22,7 +22,7 @@ def draw_validation(
         scale = max(1, round(384 / max(image.shape[:2])))  # labels stay readable on small images
         truth, answer = (
             draw_segments(image, segments, source.labels.names, source.labels.colors, scale=scale)
-            for segments in (example, panoptic)
+            for segments in (without_overlap(example), panoptic)
         )
         pictures += [image, truth, answer]
     if pictures:

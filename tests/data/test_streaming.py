@@ -13,12 +13,13 @@ from folders import write_panoptic_folder
 from maskformer import MaskFormerUniversalImageProcessorPil
 from maskformer.data.augmentation import Augmentation
 from maskformer.data.example import BadSample, Source
+from maskformer.data.loading import Collator
 from maskformer.data.panoptic_folder import load_panoptic_folder
 from maskformer.data.preparation import Job, prepare
 from maskformer.data.prepared import load_prepared
 from maskformer.data.streaming import Shards, StreamingExamples, shuffled, streaming_batches
 
-PROCESSOR = MaskFormerUniversalImageProcessorPil()
+COLLATE = Collator(MaskFormerUniversalImageProcessorPil())
 AUGMENTATION = Augmentation(crop_size=[16, 16], color_jitter=True)
 COUNT = 16
 
@@ -44,7 +45,7 @@ def stream(source, processes=1, workers=0, epochs=1, start=0, process=None, **op
     batches = []
     for index in range(processes) if process is None else [process]:
         loader = streaming_batches(
-            source, AUGMENTATION, PROCESSOR, 2, end=epochs * COUNT, seed=5, start=start, workers=workers,
+            source, AUGMENTATION, COLLATE, 2, end=epochs * COUNT, seed=5, start=start, workers=workers,
             num_processes=processes, process_index=index, **options,
         )  # fmt: skip
         batches += [batch["pixel_values"] for batch in loader]

@@ -32,6 +32,12 @@ SOURCES = {
     "coco_stuff_10k": "coco_2017_train_stuff_10k_sem_seg",
     "mapillary_vistas": "mapillary_vistas_sem_seg_train",
 }
+# Each has its crop and says whether segments without a pixel are learnt.
+MAPPERS = {
+    (True, True): "detr_panoptic",
+    (False, True): "mask_former_panoptic",
+    (False, False): "mask_former_semantic",
+}
 
 
 def backbone_values(config) -> dict:
@@ -100,6 +106,7 @@ def processing_values(recipe) -> dict:
         "data.crop.size": data.crop_size or data.detr_crop,
         "data.crop.single_category_max_area": data.single_category_max_area,
         "data.color_aug_ssd": data.color_jitter,
+        "data.mapper": MAPPERS[bool(data.detr_crop), data.keep_emptied_segments],
         "tta.min_sizes": evaluation.tta_shortest_edges,
         "tta.max_size": evaluation.tta_longest_edge,
         "tta.flip": evaluation.tta_flip,

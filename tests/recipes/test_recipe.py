@@ -78,13 +78,16 @@ def test_a_recipe_survives_saving(name, tmp_path):
     assert dataclasses.replace(load_recipe(tmp_path / "recipe.yaml"), name=name) == recipe
 
 
-def test_what_is_not_implemented_yet_is_said_so():
-    recipe = load_recipe("coco-panoptic/maskformer_r50")
-    with pytest.raises(ValueError, match="the source 'coco_panoptic' is not known; .* no readers of their own yet"):
+def test_a_source_that_does_not_exist_is_named():
+    recipe = load_recipe("shapes/demo").override({"source": "coco_panoptik"})
+    with pytest.raises(ValueError, match="the source 'coco_panoptik' is not known; known are shapes,"):
         load_source(recipe.data, "train")
-    with pytest.raises(ValueError, match="DETR's crop is not implemented yet; --detr_crop null"):
-        recipe.data.build_augmentation()
-    assert recipe.override({"detr_crop": None}).data.build_augmentation().longest_edge == 1333
+
+
+@pytest.mark.parametrize("crop", [[384], [600, 384], [0, 10]])
+def test_a_crop_of_detr_has_two_sides(crop):
+    with pytest.raises(ValueError, match="detr_crop must be a shortest and a longest side"):
+        load_recipe("coco-panoptic/maskformer_r50").override({"detr_crop": crop})
 
 
 def test_training_images_have_the_scale_of_the_test_unless_the_recipe_says_otherwise():

@@ -88,6 +88,16 @@ def test_mistakes_on_the_command_line_are_named_and_leave_nothing(tmp_path, caps
     assert not (tmp_path / "run").exists()
 
 
+def test_the_first_batches_are_drawn_and_nothing_else_is_written(trained, tmp_path, capsys):
+    run("train", "--recipe", "shapes/demo", "--output_dir", tmp_path / "new", *TINY, "--show_batch")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["batch.png"]
+    assert Image.open(tmp_path / "new" / "batch.png").size[0] > 300
+    assert "batch.png" in capsys.readouterr().out
+    before = sorted(path.name for path in trained.iterdir())
+    run("train", "--output_dir", trained, "--show_batch")
+    assert sorted(path.name for path in trained.iterdir()) == sorted([*before, "batch.png"])
+
+
 def test_a_batch_must_divide_among_the_processes():
     check_support = runpy.run_path(str(ROOT / "scripts" / "train.py"))["check_support"]
     recipe = load_recipe("ade20k-150/maskformer_r50")
@@ -287,4 +297,4 @@ def test_streaming_needs_prepared_data(tmp_path, capsys):
         "--streaming",
         "true",
     )
-    assert "--streaming reads prepared data only" in message
+    assert "--streaming reads prepared data" in message
