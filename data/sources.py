@@ -9,6 +9,7 @@ from maskformer.data.ade20k_full import load_ade20k_full
 from maskformer.data.cityscapes import load_cityscapes, load_cityscapes_panoptic
 from maskformer.data.coco_panoptic import load_coco_panoptic
 from maskformer.data.example import Example, Source
+from maskformer.data.hub import COPIES, HubDataset, load_hub
 from maskformer.data.instance_maps import load_instance_maps
 from maskformer.data.mapillary_vistas import load_mapillary_vistas
 from maskformer.data.pairs import load_pairs
@@ -28,7 +29,7 @@ BENCHMARKS: dict[str, Callable[[str, str], Source]] = {
     "coco_panoptic": load_coco_panoptic,
     "mapillary_vistas": load_mapillary_vistas,
 }
-SOURCES = ("shapes", "panoptic_folder", "semantic_folder", "pairs", "instance_maps", "prepared", *BENCHMARKS)
+SOURCES = ("shapes", "panoptic_folder", "semantic_folder", "pairs", "instance_maps", "hub", "prepared", *BENCHMARKS)
 
 
 def load_source(arguments: DataArguments, split: str) -> Source:
@@ -47,8 +48,14 @@ def load_source(arguments: DataArguments, split: str) -> Source:
         if not path:
             raise ValueError("the source 'prepared' needs --data_path: the folder that prepare_dataset.py wrote")
         return load_prepared(path, split, streaming=arguments.streaming and split == "train")
+    if arguments.source == "hub":
+        return load_hub(hub_dataset(arguments), split, streaming=arguments.streaming and split == "train")
+    if arguments.source in COPIES and not (path or arguments.data_path):
+        return load_copy(arguments.source, split, streaming=arguments.streaming and split == "train")
     if arguments.streaming:
-        raise ValueError(f"--streaming reads prepared data only, not {arguments.source!r}; see prepare_dataset.py")
+        raise ValueError(
+            f"--streaming reads prepared data and datasets of the Hub, not {arguments.source!r}; see prepare_dataset.py"
+        )
     if arguments.source in BENCHMARKS:
         if not (path or arguments.data_path):
             raise ValueError(f"the source {arguments.source!r} needs --data_path: the folder that it was unpacked into")
@@ -62,6 +69,37 @@ def load_source(arguments: DataArguments, split: str) -> Source:
     if arguments.source == "pairs":
         return load_pairs(path, arguments.ignore_index, arguments.reduce_labels)
     return load_semantic_folder(path, arguments.ignore_index, arguments.reduce_labels)
+
+
+def hub_dataset(arguments: DataArguments) -> HubDataset:
+    """The dataset of the Hub that `arguments` describe; raises `ValueError` where they name none."""
+    if not arguments.dataset:
+        raise ValueError("the source 'hub' needs --dataset: a name such as OWNER/NAME, or a folder laid out as one")
+    return HubDataset(
+        arguments.dataset,
+        config=arguments.dataset_config,
+        revision=arguments.dataset_revision,
+        splits={"train": arguments.train_split, "validation": arguments.validation_split},
+        kind=arguments.label_kind,
+        image_column=arguments.image_column,
+        label_column=arguments.label_column,
+        segments_column=arguments.segments_column,
+        id_column=arguments.id_column,
+        label_names=arguments.label_names,
+        ignore_index=arguments.ignore_index,
+        reduce_labels=arguments.reduce_labels,
+    )
+
+
+def load_copy(name: str, split: str, streaming: bool) -> Source:
+    """A benchmark from the Hub; raises `ValueError`, saying what else there is, where that does not work."""
+    try:
+        return load_hub(COPIES[name], split, streaming)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; without --data_path, the folder that the source {name!r} was unpacked into, it is read from the"
+            " Hub"
+        ) from error
 
 
 def decode_rendered(row: Example) -> Example:

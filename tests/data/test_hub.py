@@ -1,0 +1,411 @@
+"""Datasets of the Hub, from local repositories with the same columns."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import pickle
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+
+from coco_trees import assert_same_example
+from folders import write_json
+from hub_trees import SEGMENTS, SIZE, blocks, encoded, photograph, write_parquet, write_semantic
+from maskformer.data import hub, hub_labels
+from maskformer.data.augmentation import Augmentation
+from maskformer.data.example import BadSample, semantic_map
+from maskformer.data.hub import COPIES, HubDataset, load_hub
+from maskformer.data.label_set import load_label_set
+from maskformer.data.preparation import Job, prepare
+from maskformer.data.prepared import load_prepared
+from maskformer.data.semantic_folder import load_semantic_folder
+from maskformer.data.sources import load_source
+from maskformer.data.streaming import StreamingExamples
+from maskformer.recipes.arguments import DataArguments
+
+NAMES = {"0": "road", "1": "car", "2": "sky"}
+MAPS = [blocks(0, 1, 2), blocks(1, 255), blocks(2), blocks(0, 2, 255, 1)]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(datasets.config, "DOWNLOADED_DATASETS_PATH", str(tmp_path / "cache" / "downloads"))
+    monkeypatch.setattr(datasets.config, "EXTRACTED_DATASETS_PATH", str(tmp_path / "cache" / "extracted"))
+    datasets.disable_progress_bars()
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A repository with four images and label maps, in two files, and an `id2label.json`."""
+    folder = write_semantic(tmp_path / "repository", MAPS, files=2)
+    write_json(folder / "id2label.json", NAMES)
+    return folder
+
+
+def named(folder, **settings) -> HubDataset:
+    return HubDataset(str(folder), **settings)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_images_and_label_maps(repository, streaming):
+    source = load_hub(named(repository), "train", streaming)
+    assert source.labels.names == ("road", "car", "sky") and source.labels.stuff_ids == [0, 1, 2]
+    assert len(source) == 4
+    examples = [source.decode(row) for row in source.rows]
+    for index, (example, labels) in enumerate(zip(examples, MAPS, strict=True)):
+        np.testing.assert_array_equal(example["image"], photograph(index))
+        np.testing.assert_array_equal(semantic_map(example), labels)
+        assert example["segmentation"].dtype == np.int32
+    # Ids are made of the bytes, so that they are the same whichever way the rows are read.
+    digests = [hashlib.sha256(encoded(photograph(index))["bytes"]).hexdigest()[:16] for index in range(4)]
+    assert [example["image_id"] for example in examples] == digests
+    if streaming:
+        assert source.rows.num_shards == 2
+        assert source.rows.info.splits["train"].shard_lengths == [2, 2]
+
+
+def test_examples_are_those_of_a_semantic_folder(tmp_path):
+    """Byte for byte the same files; EXIF, palettes and 16 bits included."""
+    folder, exif = tmp_path / "folder", Image.Exif()
+    (folder / "images").mkdir(parents=True)
+    (folder / "labels").mkdir()
+    exif[0x0112] = 6  # to be turned to the right
+    palette = Image.fromarray(blocks(0, 1, 2).astype(np.uint8), "P")
+    palette.putpalette([200, 10, 10] * 256)
+    Image.fromarray(photograph(0)).save(folder / "images" / "a.jpg", quality=90)
+    palette.save(folder / "labels" / "a.png")
+    Image.fromarray(photograph(1)).save(folder / "images" / "b.jpg", exif=exif)
+    Image.fromarray(blocks(300, 2).T.astype(np.uint16).copy()).save(folder / "labels" / "b.png")
+    Image.fromarray(photograph(2)[..., 0]).save(folder / "images" / "c.png")
+    Image.fromarray(blocks(300).astype(np.uint16)).save(folder / "labels" / "c.png")
+    write_json(folder / "labels.json", {"1": "car", "0": "road", "300": "sky"})
+
+    rows = [
+        {
+            "picture": {"bytes": (folder / "images" / f"{stem}.{kind}").read_bytes(), "path": f"{stem}.{kind}"},
+            "mask": {"bytes": (folder / "labels" / f"{stem}.png").read_bytes(), "path": None},
+        }
+        for stem, kind in (("a", "jpg"), ("b", "jpg"), ("c", "png"))
+    ]
+    repository = tmp_path / "repository"
+    write_parquet(repository, "train", rows, {"picture": datasets.Image(), "mask": datasets.Image()})
+    dataset = named(
+        repository,
+        image_column="picture",
+        label_column="mask",
+        id_column="picture",
+        label_names=str(folder / "labels.json"),
+        ignore_index=2,
+    )
+    expected = load_semantic_folder(folder, ignore_index=2)
+    for streaming in (False, True):
+        source = load_hub(dataset, "train", streaming)
+        assert source.labels == expected.labels
+        for index, row in enumerate(source.rows):
+            assert_same_example(source.decode(row), expected[index])
+
+
+def write_scene_parsing(folder):
+    """The columns, and the layout of the conversion to parquet, of zhoubolei/scene_parse_150; both configurations."""
+    maps = [blocks(0, 1, 150, 7), blocks(12, 3)]
+    for split, count in (("train", 2), ("validation", 1)):
+        rows = [
+            {
+                "image": encoded(photograph(index), f"ADE_{split}_{index:08d}.jpg", "JPEG"),
+                "annotation": encoded(maps[index].astype(np.uint8), f"ADE_{split}_{index:08d}.png"),
+                "scene_category": index,
+            }
+            for index in range(count)
+        ]
+        features = {
+            "image": datasets.Image(),
+            "annotation": datasets.Image(),
+            "scene_category": datasets.ClassLabel(names=["airport_terminal", "art_gallery"]),
+        }
+        for configuration in ("scene_parsing", "instance_segmentation"):
+            columns = dict(list(features.items())[: 3 if configuration == "scene_parsing" else 2])
+            write_parquet(folder, split, rows, columns, data=f"{configuration}/{split}")
+    return maps
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_ade20k_by_name_is_what_the_official_files_hold(tmp_path, monkeypatch, streaming):
+    maps = write_scene_parsing(tmp_path / "repository")
+    copy = dataclasses.replace(COPIES["ade20k"], name=str(tmp_path / "repository"))
+    monkeypatch.setitem(COPIES, "ade20k", copy)
+    source = load_source(DataArguments(source="ade20k", streaming=streaming), "train")
+    assert source.labels == load_label_set("ade20k-150") and len(source) == 2
+    for index, row in enumerate(source.rows):
+        example = source.decode(row)
+        assert example["image_id"] == f"ADE_train_{index:08d}"
+        np.testing.assert_array_equal(semantic_map(example, void=-1), maps[index] - 1)
+    assert len(load_source(DataArguments(source="ade20k", streaming=streaming), "validation")) == 1
+
+
+def panoptic_rows(count: int = 2) -> list[dict]:
+    """Rows of nielsr/coco-panoptic-val2017: ids in three bytes, category ids of COCO, one crowd."""
+    ids = blocks(0, 70000, 258, 9)
+    png = np.stack((ids % 256, ids // 256 % 256, ids // 65536), axis=2).astype(np.uint8)  # (H, W, 3)
+    segments = [
+        {"id": segment, "category_id": category, "iscrowd": crowd, "bbox": [0, 0, 1, 1], "area": 1}
+        for segment, category, crowd in ((70000, 1, 0), (258, 1, 1), (9, 200, 0))
+    ]
+    return [
+        {"image": encoded(photograph(i), f"{i:012d}.jpg"), "label": encoded(png), "segments_info": segments}
+        for i in range(count)
+    ]
+
+
+PANOPTIC = {"image": datasets.Image(), "label": datasets.Image(), "segments_info": SEGMENTS}
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_coco_panoptic_by_name_is_validation_data(tmp_path, monkeypatch, streaming):
+    write_parquet(tmp_path / "repository", "train", panoptic_rows(), PANOPTIC)  # its only split is called so
+    copy = dataclasses.replace(COPIES["coco_panoptic"], name=str(tmp_path / "repository"))
+    monkeypatch.setitem(COPIES, "coco_panoptic", copy)
+    source = load_source(DataArguments(source="coco_panoptic", streaming=streaming), "validation")
+    assert source.labels == load_label_set("coco-panoptic-133")
+    example = source[1]
+    np.testing.assert_array_equal(example["segmentation"], blocks(0, 3, 2, 1))
+    assert example["image_id"] == "000000000001"
+    rug = source.labels.names.index("rug-merged")
+    assert example["segments_info"] == [
+        {"id": 1, "label_id": rug, "iscrowd": 0},
+        {"id": 2, "label_id": 0, "iscrowd": 1},
+        {"id": 3, "label_id": 0, "iscrowd": 0},
+    ]
+    with pytest.raises(ValueError, match="no train split; without --data_path, the folder that .* was unpacked into"):
+        load_source(DataArguments(source="coco_panoptic"), "train")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_segments_that_a_column_lists(tmp_path, streaming):
+    folder = tmp_path / "repository"
+    write_parquet(folder, "train", panoptic_rows(), PANOPTIC)
+    write_json(folder / "labels.json", [{"id": 1, "name": "person"}, {"id": 200, "name": "rug", "isthing": 0}])
+    source = load_hub(named(folder, kind="panoptic"), "train", streaming)
+    assert source.labels.names == ("person", "rug") and source.labels.is_thing == (True, False)
+    for row in source.rows:
+        example = source.decode(row)
+        np.testing.assert_array_equal(example["segmentation"], blocks(0, 3, 2, 1))
+        assert [info["label_id"] for info in example["segments_info"]] == [1, 0, 0]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_labels_in_red_and_instances_in_green(tmp_path, streaming):
+    """The columns of qubvel-hf/ade20k-mini, whose label names are in a column."""
+    names = {"background": 0, "car": 2, "person": 1}
+    red, green = blocks(0, 1, 1, 2, 2, 1, 2, 0), blocks(0, 1, 2, 1, 3, 0, 255, 4)
+    png = np.stack((red, green, 0 * red), axis=2).astype(np.uint8)  # (H, W, 3)
+    rows = [{"image": encoded(photograph(0)), "annotation": encoded(png), "semantic_class_to_id": names}]
+    values = {name: datasets.Value("int64") for name in names}
+    features = {"image": datasets.Image(), "annotation": datasets.Image(), "semantic_class_to_id": values}
+    write_parquet(tmp_path / "repository", "train", rows, features)
+    dataset = named(tmp_path / "repository", kind="instance", label_column="annotation", ignore_index=0)
+    source = load_hub(dataset, "train", streaming)
+    assert source.labels.names == ("car", "person") and source.labels.is_thing == (True, True)  # background is void
+    example = source.decode(next(iter(source.rows)))
+    # One segment a pair of label and instance, by instance; void where there is no instance or no label.
+    np.testing.assert_array_equal(example["segmentation"], blocks(0, 1, 3, 2, 4, 0, 5, 0))
+    assert [info["label_id"] for info in example["segments_info"]] == [1, 0, 1, 0, 0]
+
+
+def test_a_folder_of_images_is_a_dataset_too(tmp_path):
+    folder = tmp_path / "repository" / "train"
+    (folder / "masks").mkdir(parents=True)
+    lines = []
+    for index, values in enumerate(MAPS):
+        Image.fromarray(photograph(index)).save(folder / f"{index}.png")
+        Image.fromarray(values.astype(np.uint8)).save(folder / "masks" / f"{index}.png")
+        lines.append(f'{{"file_name": "{index}.png", "label_file_name": "masks/{index}.png"}}')
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    write_json(tmp_path / "names.json", list(NAMES.values()))
+    dataset = named(tmp_path / "repository", id_column="image", label_names=str(tmp_path / "names.json"))
+    source = load_hub(dataset, "train")
+    for index, labels in enumerate(MAPS):
+        np.testing.assert_array_equal(semantic_map(source[index]), labels)
+        assert source[index]["image_id"] == str(index)
+    (folder / "masks" / "3.png").unlink()
+    with pytest.raises(BadSample, match=r"row 3: label: the file .*3.png cannot be read"):
+        source[3]
+
+
+def test_parts_of_a_split(repository):
+    dataset = named(repository, splits={"train": "train[:75%]", "validation": "train[75%:]"})
+    assert [len(load_hub(dataset, split)) for split in ("train", "validation")] == [3, 1]
+
+
+def test_ids_of_a_column(tmp_path):
+    folder = write_semantic(tmp_path / "repository", MAPS, file_name=list("abcd"), index=[7, 8, 9, 7])
+    write_json(folder / "labels.json", list(NAMES.values()))
+    assert load_hub(named(folder), "train")[2]["image_id"] == "c"
+    streamed = load_hub(named(folder, id_column="index"), "train", streaming=True)
+    assert [streamed.decode(row)["image_id"] for row in streamed.rows] == ["7", "8", "9", "7"]
+    with pytest.raises(ValueError, match="the column 'index' holds image ids, but one of them twice"):
+        load_hub(named(folder, id_column="index"), "train")
+
+
+def test_a_streamed_epoch_has_the_examples_of_the_other_way(repository):
+    augmentation = Augmentation(horizontal_flip=True, crop_size=[8, 8])
+    whole, streamed = (load_hub(named(repository), "train", streaming) for streaming in (False, True))
+
+    def epoch(source, readers: int) -> dict:
+        examples = []
+        for reader in range(readers):
+            stream = StreamingExamples(source, augmentation, 0, 4 // readers, 1, 0, readers, reader)
+            examples += list(stream)
+        return {example["image_id"]: example for example in examples}
+
+    expected = epoch(whole, 1)
+    assert len(expected) == 4
+    for readers in (1, 2):
+        actual = epoch(streamed, readers)
+        assert actual.keys() == expected.keys()
+        for image_id, example in actual.items():
+            assert_same_example(example, expected[image_id])
+
+
+def test_prepared_examples_are_those_of_the_hub(repository, tmp_path):
+    source = load_hub(named(repository), "train")
+    prepare([Job.of("train", source, {"source": "hub"}, 2, False)], tmp_path / "out")
+    result = load_prepared(tmp_path / "out", "train")
+    assert result.labels == source.labels and len(result) == 4
+    for index in range(4):
+        assert_same_example(result[index], source[index])
+    assert result.rows[1]["image"]["bytes"] == source.rows[1]["image"]["bytes"]
+    assert_same_example(pickle.loads(pickle.dumps(source))[3], source[3])
+
+
+def test_the_settings_of_a_recipe(tmp_path):
+    folder = write_semantic(tmp_path / "repository", [blocks(0, 1, 3)], split="val")
+    write_json(tmp_path / "names.json", list(NAMES.values()))
+    settings = {"dataset": str(folder), "reduce_labels": True, "label_names": str(tmp_path / "names.json")}
+    source = load_source(DataArguments(source="hub", validation_split="val", **settings), "validation")
+    np.testing.assert_array_equal(semantic_map(source[0]), blocks(255, 0, 2))
+    with pytest.raises(ValueError, match="the source 'hub' needs --dataset: a name such as OWNER/NAME"):
+        load_source(DataArguments(source="hub"), "train")
+    with pytest.raises(ValueError, match="label_kind must be one of semantic, panoptic, instance, not 'depth'"):
+        load_source(DataArguments(source="hub", label_kind="depth", **settings), "validation")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "nobody/nothing"}, "the split 'train' of the dataset 'nobody/nothing' cannot be read: .*Hub"),
+        ({"config": "small"}, "cannot be read: .*'small' not found"),
+        ({"splits": {"train": "training"}}, "the split 'training' of the dataset .* cannot be read: Unknown split"),
+        (
+            {"image_column": "pixel_values"},
+            "no column 'pixel_values'; the columns of .* are image, label, name; .*--",
+        ),
+        ({"label_column": "annotation"}, "no column 'annotation'; the columns .*; is it another. --label_column names"),
+        ({"kind": "panoptic"}, "no column 'segments_info'; .* --segments_column names it"),
+        ({"id_column": "key"}, "no column 'key'; .*--id_column names it"),
+        ({"id_column": "label"}, "the column 'label' holds no ids, but Image"),
+        ({"label_column": "name"}, "the column 'name' holds no images, but Value"),
+        ({"label_names": "ade20k"}, "no label set 'ade20k'; there are ade20k-150"),
+        ({"label_names": "names.json"}, "names.json: there is no such file; it holds the label names"),
+    ],
+)
+def test_settings_that_do_not_fit_the_dataset_are_named(tmp_path, settings, message):
+    folder = write_semantic(tmp_path / "repository", MAPS[:1], name=["a"])
+    write_json(folder / "labels.json", list(NAMES.values()))
+    with pytest.raises(ValueError, match=message):
+        load_hub(dataclasses.replace(named(folder), **settings), "train")
+
+
+def test_a_dataset_without_label_names_is_refused(tmp_path):
+    folder = write_semantic(tmp_path / "repository", MAPS[:1])
+    with pytest.raises(ValueError, match=r"has no labels.json or id2label.json, .* --label_names FILE.json names them"):
+        load_hub(named(folder), "train")
+    write_json(folder / "id2label.json", {"road": "a"})
+    with pytest.raises(ValueError, match="repository/id2label.json: 'road' is no pixel value"):
+        load_hub(named(folder), "train")
+
+
+def test_files_of_a_repository_are_asked_for_in_its_revision(tmp_path, monkeypatch):
+    """Of the Hub's own conversion, which has parquet files only, the main branch is asked."""
+    write_json(tmp_path / "id2label.json", NAMES)
+    asked = []
+
+    def download(name, file, repo_type, revision):
+        asked.append((name, file, repo_type, revision))
+        if file == "labels.json":
+            raise hub_labels.EntryNotFoundError("no such file")
+        return str(tmp_path / file)
+
+    monkeypatch.setattr(hub_labels, "hf_hub_download", download)
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Image()})
+    rows = datasets.Dataset.from_dict({"image": [], "label": []}, features=features)
+    monkeypatch.setattr(hub, "read_split", lambda *_: rows)
+    for revision, expected in (("v1", "v1"), (hub.CONVERTED, None)):
+        source = load_hub(HubDataset("owner/name", revision=revision), "train")
+        assert source.labels.names == ("road", "car", "sky")
+        assert asked[-1] == ("owner/name", "id2label.json", "dataset", expected)
+
+
+def test_only_parquet_files_are_streamed(tmp_path):
+    folder = tmp_path / "repository" / "train"
+    folder.mkdir(parents=True)
+    Image.fromarray(photograph(0)).save(folder / "0.png")
+    with pytest.raises(ValueError, match="only parquet files can be streamed"):
+        load_hub(named(tmp_path / "repository"), "train", streaming=True)
+
+
+def edited(row: dict, **changes) -> dict:
+    return {**row, **changes}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image": {"bytes": b"no image", "path": None}}, "row 0, image '.*': image: not a readable image"),
+        ({"label": {"bytes": b"no image", "path": None}}, "row 0, image '.*': label: not a readable panoptic PNG"),
+        ({"label": None}, r"repository \(train\), row 0: label: the cell is empty"),
+        (
+            {"label": encoded(np.zeros((9, 9, 3), np.uint8))},
+            r"row 0, image '.*': label: \(9, 9\) pixels, but its image has \(16, 24\)",
+        ),
+        ({"segments_info": []}, r"label: the segment ids \[9, 258, 70000\] are in the map, but not in segments_info"),
+        (
+            {"segments_info": [{"id": 9, "category_id": 3, "iscrowd": 0, "bbox": [], "area": 0}]},
+            "label: the segment .*'category_id': 3.* needs an id and a category_id of the labels",
+        ),
+        ({"segments_info": panoptic_rows()[0]["segments_info"] * 2}, "label: segments_info has an id twice"),
+    ],
+)
+def test_bad_panoptic_rows_are_named(tmp_path, change, message):
+    folder = tmp_path / "repository"
+    write_parquet(folder, "train", [edited(panoptic_rows()[0], **change)], PANOPTIC)
+    write_json(folder / "labels.json", {"1": "person", "200": "rug"})
+    with pytest.raises(BadSample, match=message):
+        load_hub(named(folder, kind="panoptic"), "train")[0]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (np.full((*SIZE, 3), (9, 1, 0), np.uint8), r"label: the values \[9\] are no labels; .* Did you mean"),
+        (np.zeros(SIZE, np.uint8), "label: not a label map in red, green and blue"),
+        (np.zeros((9, 9, 3), np.uint8), r"label: \(9, 9\) pixels, but its image has \(16, 24\)"),
+    ],
+)
+def test_bad_instance_rows_are_named(tmp_path, pixels, message):
+    folder = tmp_path / "repository"
+    rows = [{"image": encoded(photograph(0)), "label": encoded(pixels)}]
+    write_parquet(folder, "train", rows, {"image": datasets.Image(), "label": datasets.Image()})
+    write_json(folder / "labels.json", NAMES)
+    with pytest.raises(BadSample, match=message):
+        load_hub(named(folder, kind="instance"), "train")[0]
+
+
+def test_values_that_are_no_labels_are_named(tmp_path):
+    folder = write_semantic(tmp_path / "repository", [blocks(0, 3)])
+    write_json(folder / "labels.json", NAMES)
+    with pytest.raises(BadSample, match=r"row 0, .*label: the values \[3\] are no labels; .* mean reduce_labels"):
+        load_hub(named(folder), "train")[0]
