@@ -11,6 +11,7 @@ PARTS = {
     "maskformer.image_processing": "image_processing",
     "maskformer.data": "data",
     "maskformer.metrics": "metrics",
+    "maskformer.metrics.mask_average_precision": "metrics/mask_average_precision",
     "maskformer.metrics.mean_iou": "metrics/mean_iou",
     "maskformer.metrics.panoptic_quality": "metrics/panoptic_quality",
     "maskformer.metrics.semantic_panoptic_quality": "metrics/semantic_panoptic_quality",

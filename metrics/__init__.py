@@ -3,6 +3,7 @@
 from importlib import import_module
 
 _MODULES = {
+    "MaskAveragePrecision": ".mask_average_precision.mask_average_precision",
     "MeanIoU": ".mean_iou.mean_iou",
     "PanopticQuality": ".panoptic_quality.panoptic_quality",
     "SemanticPanopticQuality": ".semantic_panoptic_quality.semantic_panoptic_quality",
