@@ -16,7 +16,7 @@ import datasets
 import numpy as np
 
 from maskformer.data.arrow import map_rows
-from maskformer.data.example import BadSample, Example, Source, compact_ids, size_mismatch
+from maskformer.data.example import BadSample, Example, Source, size_mismatch
 from maskformer.data.files import read_json
 from maskformer.data.label_set import LabelSet
 from maskformer.data.official_layout import require_folder
@@ -96,7 +96,10 @@ def decode(split, row: dict) -> Example:
 
 def split_one_label(values: np.ndarray) -> tuple[np.ndarray, list[dict]]:
     """Segments of a map (H, W) in which every value but 0 is an instance of the one label there is."""
-    return compact_ids(values, [{"id": value, "label_id": 0, "iscrowd": 0} for value in distinct(values)])
+    present = [value for value in distinct(values) if value != 0]
+    ids = np.zeros(max(present, default=0) + 1, dtype=np.int32)  # segment id of each value, 0 for void
+    ids[present] = range(1, len(present) + 1)
+    return ids[values], [{"id": number, "label_id": 0, "iscrowd": 0} for number in range(1, len(present) + 1)]  # (H, W)
 
 
 def split_values(labels: LabelSet, values: np.ndarray, void: frozenset[int]) -> tuple[np.ndarray, list[dict]]:
