@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 
 from maskformer.data.files import read_json
@@ -47,6 +48,11 @@ def require_fields(entry: object, fields: tuple[str, ...], where: str) -> None:
     missing = [field for field in fields if field not in entry]
     if missing:
         raise ValueError(f"{where} has no {missing[0]!r}")
+
+
+def is_among(known: Container, value: object) -> bool:
+    """Whether `value`, which may be anything that JSON holds, is an id that is `known`."""
+    return isinstance(value, (int, str)) and value in known
 
 
 def coco_2017(folder: str | Path, split: str, kind: str, layout: str) -> tuple[Path, Path]:

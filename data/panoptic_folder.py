@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from maskformer.data.arrow import map_rows
-from maskformer.data.coco_json import images_by_id, read_coco_json, require_fields
+from maskformer.data.coco_json import images_by_id, is_among, read_coco_json, require_fields
 from maskformer.data.example import BadSample, Example, Source, compact_ids, size_mismatch
 from maskformer.data.files import inside
 from maskformer.data.label_set import LabelSet
@@ -60,7 +60,7 @@ def annotation_rows(path: Path, content: dict, labels: LabelSet, images: Path, m
     for index, annotation in enumerate(content["annotations"]):
         where = f"{path}: annotation {index}"
         require_fields(annotation, ("image_id", "file_name", "segments_info"), where)
-        if annotation["image_id"] not in by_id:
+        if not is_among(by_id, annotation["image_id"]):
             raise ValueError(f"{where}: image_id {annotation['image_id']!r} is not among the images")
         if annotation["image_id"] in seen:
             raise ValueError(f"{where}: image_id {annotation['image_id']!r} has an annotation already")
@@ -79,7 +79,7 @@ def checked_segments(segments: object, known: set[int], where: str) -> list[dict
         raise ValueError(f"{where}: segments_info must be a list of mappings, not {segments!r}")
     seen = set()
     for segment in segments:
-        if not isinstance(segment.get("id"), int) or segment.get("category_id") not in known:
+        if not isinstance(segment.get("id"), int) or not is_among(known, segment.get("category_id")):
             raise ValueError(f"{where}: segment {segment} needs an integer id and a category_id of the categories")
         if segment["id"] in seen:
             raise ValueError(f"{where}: segments_info has the id {segment['id']} twice")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from maskformer.data.ade20k import load_ade20k, load_ade20k_panoptic
 from maskformer.data.ade20k_full import load_ade20k_full
 from maskformer.data.cityscapes import load_cityscapes, load_cityscapes_panoptic
+from maskformer.data.coco_instances import load_coco_instance, load_coco_instances
 from maskformer.data.coco_panoptic import load_coco_panoptic
 from maskformer.data.example import Example, Source
 from maskformer.data.hub import COPIES, HubDataset, load_hub
@@ -26,10 +27,21 @@ BENCHMARKS: dict[str, Callable[[str, str], Source]] = {
     "ade20k_full": load_ade20k_full,
     "cityscapes": load_cityscapes,
     "cityscapes_panoptic": load_cityscapes_panoptic,
+    "coco_instance": load_coco_instance,
     "coco_panoptic": load_coco_panoptic,
     "mapillary_vistas": load_mapillary_vistas,
 }
-SOURCES = ("shapes", "panoptic_folder", "semantic_folder", "pairs", "instance_maps", "hub", "prepared", *BENCHMARKS)
+SOURCES = (
+    "shapes",
+    "panoptic_folder",
+    "semantic_folder",
+    "coco_instances",
+    "pairs",
+    "instance_maps",
+    "hub",
+    "prepared",
+    *BENCHMARKS,
+)
 
 
 def load_source(arguments: DataArguments, split: str) -> Source:
@@ -64,6 +76,8 @@ def load_source(arguments: DataArguments, split: str) -> Source:
         raise ValueError(f"the source {arguments.source!r} needs --{split}_path: the folder of its {split} split")
     if arguments.source == "panoptic_folder":
         return load_panoptic_folder(path)
+    if arguments.source == "coco_instances":
+        return load_coco_instances(path)
     if arguments.source == "instance_maps":
         return load_instance_maps(path)
     if arguments.source == "pairs":

@@ -91,6 +91,17 @@ def box_mask(top: int, left: int, bottom: int, right: int) -> np.ndarray:
     return mask
 
 
+def run_lengths(mask: np.ndarray) -> list[int]:
+    """Runs of equal pixels down the columns, the first of them outside."""
+    counts, value = [0], False
+    for pixel in mask.T.ravel().tolist():
+        if pixel != value:
+            counts.append(0)
+            value = pixel
+        counts[-1] += 1
+    return counts
+
+
 def assert_same_example(actual, expected) -> None:
     """Two examples are equal, in everything."""
     assert actual.keys() == expected.keys()

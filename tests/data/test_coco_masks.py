@@ -6,18 +6,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from coco_trees import run_lengths
 from maskformer.data.coco_masks import polygons_mask, read_run_lengths, run_lengths_mask
-
-
-def runs_by_hand(mask: np.ndarray) -> list[int]:
-    """Runs of equal pixels down the columns, the first of them outside."""
-    counts, value = [0], False
-    for pixel in mask.T.ravel().tolist():
-        if pixel != value:
-            counts.append(0)
-            value = pixel
-        counts[-1] += 1
-    return counts
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -26,7 +16,7 @@ def test_run_lengths_of_random_masks_come_back(seed):
     shape = tuple(random.integers(1, 60, 2).tolist())
     mask = random.random(shape) < random.choice([0, 0.01, 0.5, 0.99, 1])
     text = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
-    counts = runs_by_hand(mask)
+    counts = run_lengths(mask)
     assert read_run_lengths(text) == counts
     np.testing.assert_array_equal(run_lengths_mask(counts, shape, shape), mask)
 
