@@ -106,8 +106,8 @@ def label_segments(labels: LabelSet, table: np.ndarray, values: np.ndarray, path
 
     Raises `BadSample`, naming the file `path`, where a value means nothing.
     """
-    segmentation = table[values.clip(0, len(table) - 1)]  # (H, W)
-    if (segmentation < 0).any():
+    segmentation = np.take(table, values, mode="clip")  # (H, W)
+    if segmentation.min(initial=0) < 0:
         wrong = np.unique(values[segmentation < 0])
         known, void = np.flatnonzero(table > 0), np.flatnonzero(table == 0)
         raise BadSample(
