@@ -7,9 +7,9 @@ that label in which nobody told instances apart.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import datasets
@@ -21,8 +21,7 @@ from maskformer.data.files import read_json
 from maskformer.data.label_set import LabelSet
 from maskformer.data.official_layout import require_folder
 from maskformer.data.panoptic_folder import read_segment_ids
-from maskformer.data.semantic_folder import read_labels
-from maskformer.image_processing.image_loading import load_image
+from maskformer.data.semantic_folder import label_set_of, read_image
 
 FEATURES = datasets.Features({name: datasets.Value("string") for name in ("image_id", "image", "panoptic")})
 DIVISOR = 1000  # a value is label value * DIVISOR + instance number
@@ -63,9 +62,7 @@ def read_instance_labels(path: Path) -> LabelSet:
 
     Raises `ValueError` for labels that the values of a map cannot tell.
     """
-    labels, content = read_labels(path), read_json(path, LAYOUT)
-    said = content if isinstance(content, list) and isinstance(content[0], dict) else [{}] * len(labels)
-    labels = dataclasses.replace(labels, is_thing=tuple(bool(category.get("isthing", 1)) for category in said))
+    labels = label_set_of(read_json(path, LAYOUT), str(path), is_thing=True)
     if len(labels) == 1 and not labels.is_thing[0]:
         raise ValueError(f"{path}: the only label, {labels.names[0]!r}, is stuff; --source semantic_folder reads that")
     for name, value in zip(labels.names, labels.source_ids, strict=True):
@@ -78,10 +75,10 @@ def read_instance_labels(path: Path) -> LabelSet:
     return labels
 
 
-def decode(split, row: dict) -> Example:
+def decode(split: Callable[[np.ndarray], tuple[np.ndarray, list[dict]]], row: dict) -> Example:
     """Reads the files of one row; `split(values)` gives segmentation and segments of a map of values (H, W)."""
+    image = read_image(row["image"])
     try:
-        image = load_image(row["image"])
         values = read_segment_ids(row["panoptic"])
     except ValueError as error:
         raise BadSample(str(error)) from error

@@ -81,6 +81,15 @@ def test_three_channels_hold_more_instances_than_16_bits(tmp_path):
     assert small(example) == [[1, 3, 0, 4], [1, 3, 2, 0]]
 
 
+def test_a_mask_of_one_bit_is_one_instance(tmp_path):
+    folder = write_instance_maps(tmp_path, ["cell"], [[0]])
+    mask = np.array([[0, 1, 1, 0], [0, 0, 1, 0]], dtype=bool).repeat(8, 0).repeat(6, 1)  # (16, 24)
+    Image.fromarray(mask).save(folder / "instances" / "cell 0.png")
+    example = load_instance_maps(folder)[0]
+    np.testing.assert_array_equal(example["segmentation"], mask)
+    assert example["segments_info"] == things(0)
+
+
 def test_with_several_labels_a_value_tells_label_and_instance(tmp_path):
     labels = [
         {"id": 1, "name": "sky", "isthing": 0},
