@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 SIZE = (16, 24)  # of the images
-SEGMENTS = datasets.List(
+SEGMENTS_INFO = datasets.List(
     {
         "id": datasets.Value("int64"),
         "category_id": datasets.Value("int64"),

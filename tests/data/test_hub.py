@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coco_trees import assert_same_example
+from ade20k_trees import write_ade20k
+from coco_trees import SEGMENTS, assert_same_example, write_coco_panoptic
 from folders import write_json
-from hub_trees import SEGMENTS, SIZE, blocks, encoded, photograph, write_parquet, write_semantic
+from hub_trees import SEGMENTS_INFO, SIZE, blocks, encoded, photograph, write_parquet, write_semantic
 from maskformer.data import hub, hub_labels
 from maskformer.data.augmentation import Augmentation
 from maskformer.data.example import BadSample, semantic_map
 from maskformer.data.hub import COPIES, HubDataset, load_hub
-from maskformer.data.label_set import load_label_set
 from maskformer.data.preparation import Job, prepare
 from maskformer.data.prepared import load_prepared
 from maskformer.data.semantic_folder import load_semantic_folder
@@ -109,41 +109,37 @@ def test_examples_are_those_of_a_semantic_folder(tmp_path):
             assert_same_example(source.decode(row), expected[index])
 
 
-def write_scene_parsing(folder):
-    """The columns, and the layout of the conversion to parquet, of zhoubolei/scene_parse_150; both configurations."""
-    maps = [blocks(0, 1, 150, 7), blocks(12, 3)]
-    for split, count in (("train", 2), ("validation", 1)):
-        rows = [
-            {
-                "image": encoded(photograph(index), f"ADE_{split}_{index:08d}.jpg", "JPEG"),
-                "annotation": encoded(maps[index].astype(np.uint8), f"ADE_{split}_{index:08d}.png"),
-                "scene_category": index,
-            }
-            for index in range(count)
-        ]
-        features = {
-            "image": datasets.Image(),
-            "annotation": datasets.Image(),
-            "scene_category": datasets.ClassLabel(names=["airport_terminal", "art_gallery"]),
-        }
-        for configuration in ("scene_parsing", "instance_segmentation"):
-            columns = dict(list(features.items())[: 3 if configuration == "scene_parsing" else 2])
-            write_parquet(folder, split, rows, columns, data=f"{configuration}/{split}")
-    return maps
+def scene_parsing(official, folder):
+    """The conversion of zhoubolei/scene_parse_150 to parquet, with both its configurations, of official files."""
+    for split, part in (("train", "training"), ("validation", "validation")):
+        for configuration, maps in (
+            ("scene_parsing", "annotations"),
+            ("instance_segmentation", "annotations_instance"),
+        ):
+            rows = []
+            for path in sorted((official / "images" / part).glob("*.jpg")):
+                label = official / maps / part / f"{path.stem}.png"
+                cells = {"image": path, "annotation": label}
+                rows.append({name: {"bytes": p.read_bytes(), "path": p.name} for name, p in cells.items()})
+                rows[-1]["scene_category"] = 0
+            features = {"image": datasets.Image(), "annotation": datasets.Image()}
+            if configuration == "scene_parsing":
+                features["scene_category"] = datasets.ClassLabel(names=["airport_terminal", "art_gallery"])
+            write_parquet(folder, split, rows, features, data=f"{configuration}/{split}")
+    return folder
 
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_ade20k_by_name_is_what_the_official_files_hold(tmp_path, monkeypatch, streaming):
-    maps = write_scene_parsing(tmp_path / "repository")
-    copy = dataclasses.replace(COPIES["ade20k"], name=str(tmp_path / "repository"))
-    monkeypatch.setitem(COPIES, "ade20k", copy)
-    source = load_source(DataArguments(source="ade20k", streaming=streaming), "train")
-    assert source.labels == load_label_set("ade20k-150") and len(source) == 2
-    for index, row in enumerate(source.rows):
-        example = source.decode(row)
-        assert example["image_id"] == f"ADE_train_{index:08d}"
-        np.testing.assert_array_equal(semantic_map(example, void=-1), maps[index] - 1)
-    assert len(load_source(DataArguments(source="ade20k", streaming=streaming), "validation")) == 1
+    write_ade20k(tmp_path)
+    folder = scene_parsing(tmp_path / "ADEChallengeData2016", tmp_path / "repository")
+    monkeypatch.setitem(COPIES, "ade20k", dataclasses.replace(COPIES["ade20k"], name=str(folder)))
+    for split, count in (("train", 2), ("validation", 1)):
+        official = load_source(DataArguments(source="ade20k", data_path=str(tmp_path)), split)
+        source = load_source(DataArguments(source="ade20k", streaming=streaming), split)
+        assert source.labels == official.labels and len(source) == len(official) == count
+        for index, row in enumerate(source.rows):
+            assert_same_example(source.decode(row), official[index])
 
 
 def panoptic_rows(count: int = 2) -> list[dict]:
@@ -160,25 +156,26 @@ def panoptic_rows(count: int = 2) -> list[dict]:
     ]
 
 
-PANOPTIC = {"image": datasets.Image(), "label": datasets.Image(), "segments_info": SEGMENTS}
+PANOPTIC = {"image": datasets.Image(), "label": datasets.Image(), "segments_info": SEGMENTS_INFO}
 
 
-@pytest.mark.parametrize("streaming", [False, True])
-def test_coco_panoptic_by_name_is_validation_data(tmp_path, monkeypatch, streaming):
-    write_parquet(tmp_path / "repository", "train", panoptic_rows(), PANOPTIC)  # its only split is called so
+def test_coco_panoptic_by_name_is_validation_data(tmp_path, monkeypatch):
+    write_coco_panoptic(tmp_path)
+    rows = [
+        {"image": path, "label": tmp_path / "annotations" / "panoptic_val2017" / f"{path.stem}.png"}
+        for path in sorted((tmp_path / "val2017").glob("*.jpg"))
+    ]
+    rows = [{name: {"bytes": p.read_bytes(), "path": p.name} for name, p in row.items()} for row in rows]
+    rows = [{**row, "segments_info": SEGMENTS} for row in rows]
+    write_parquet(tmp_path / "repository", "train", rows, PANOPTIC)  # its only split is called so
     copy = dataclasses.replace(COPIES["coco_panoptic"], name=str(tmp_path / "repository"))
     monkeypatch.setitem(COPIES, "coco_panoptic", copy)
-    source = load_source(DataArguments(source="coco_panoptic", streaming=streaming), "validation")
-    assert source.labels == load_label_set("coco-panoptic-133")
-    example = source[1]
-    np.testing.assert_array_equal(example["segmentation"], blocks(0, 3, 2, 1))
-    assert example["image_id"] == "000000000001"
-    rug = source.labels.names.index("rug-merged")
-    assert example["segments_info"] == [
-        {"id": 1, "label_id": rug, "iscrowd": 0},
-        {"id": 2, "label_id": 0, "iscrowd": 1},
-        {"id": 3, "label_id": 0, "iscrowd": 0},
-    ]
+    official = load_source(DataArguments(source="coco_panoptic", data_path=str(tmp_path)), "validation")
+    source = load_source(DataArguments(source="coco_panoptic"), "validation")
+    assert source.labels == official.labels and len(source) == len(official) == 2
+    expected = {example["image_id"]: example for example in map(official.decode, official.rows)}
+    for example in map(source.decode, source.rows):
+        assert_same_example(example, expected[str(int(example["image_id"]))] | {"image_id": example["image_id"]})
     with pytest.raises(ValueError, match="no train split; without --data_path, the folder that .* was unpacked into"):
         load_source(DataArguments(source="coco_panoptic"), "train")
 
