@@ -36,14 +36,23 @@ def semantic_scores(prediction: ImagePrediction, resize_masks_first: bool) -> Te
 
 def _score_blocks(p: ImagePrediction, resize_masks_first: bool) -> Iterator[Tensor]:
     """`semantic_scores` in blocks of rows, (K, R, W) each."""
+    for rows in row_blocks(p.output_size[0], elements_per_score_row(p)):
+        yield score_rows(p, rows, resize_masks_first)  # (K, R, W)
+
+
+def elements_per_score_row(p: ImagePrediction) -> int:
+    """Elements that a row of scores has at most, of queries or labels, on the way to the output."""
     channels = len(p.mask_logits) if p.class_logits is None else max(p.class_logits.shape)
-    for rows in row_blocks(p.output_size[0], channels * p.elements_per_row):
-        if resize_masks_first:
-            yield _combine(p, p.output_rows(p.mask_logits, rows))  # (K, R, W)
-        else:
-            yield resized_rows(
-                lambda needed: _combine(p, p.image_rows(p.mask_logits, needed)), p.image_size[0], p.output_size, rows
-            )  # (K, R, W)
+    return channels * p.elements_per_row
+
+
+def score_rows(p: ImagePrediction, rows: Tensor, resize_masks_first: bool) -> Tensor:
+    """Rows `rows` (R,) of the `semantic_scores`, (K, R, W)."""
+    if resize_masks_first:
+        return _combine(p, p.output_rows(p.mask_logits, rows))  # (K, R, W)
+    return resized_rows(
+        lambda needed: _combine(p, p.image_rows(p.mask_logits, needed)), p.image_size[0], p.output_size, rows
+    )  # (K, R, W)
 
 
 def _combine(p: ImagePrediction, mask_logits: Tensor) -> Tensor:

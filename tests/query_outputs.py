@@ -7,8 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from helpers import fixture
+from maskformer.image_processing.image_prediction import ImagePrediction
 
 CASES = fixture("postprocess")["cases"]
 BIG = 20.0  # a logit whose sigmoid or softmax is 0 or 1 to 1e-8
@@ -69,3 +71,31 @@ def rectangle(size, top, bottom, left, right):
     mask = np.zeros(size, bool)
     mask[top:bottom, left:right] = True
     return mask
+
+
+def plain_scores(p: ImagePrediction, first: bool) -> torch.Tensor:
+    """Semantic scores by whole tensors, step by step."""
+
+    def combine(masks):
+        if p.class_logits is None:
+            return masks
+        return torch.einsum("nk,nhw->khw", p.class_logits.softmax(-1)[:, :-1], masks.sigmoid())
+
+    height, width = p.image_size
+    on_canvas = bilinear(p.mask_logits, p.canvas_size)
+    if first:
+        return combine(bilinear(on_canvas[:, :height, :width], p.output_size))
+    return bilinear(combine(on_canvas)[:, :height, :width], p.output_size)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers the most elements that any tensor made within has had."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return result

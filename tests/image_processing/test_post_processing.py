@@ -9,7 +9,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from pycocotools import mask as coco
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from maskformer.image_processing import row_blocks
 from maskformer.image_processing.image_prediction import ImagePrediction, image_predictions
@@ -21,11 +20,13 @@ from maskformer.image_processing.post_processing import semantic_scores, semanti
 from query_outputs import (
     BIG,
     CASES,
+    LargestTensor,
     bilinear,
     binary_outputs,
     confidence_for,
     outputs_of,
     pixel_mask,
+    plain_scores,
     query_logits,
     rectangle,
     reference_case,
@@ -75,21 +76,6 @@ def test_panoptic_answer_is_the_official_one(case):
     assert abs(areas[0] - case["panoptic"]["void_area"]) <= tolerance
 
 
-def plain_scores(p: ImagePrediction, first: bool) -> torch.Tensor:
-    """Semantic scores by whole tensors, step by step."""
-
-    def combine(masks):
-        if p.class_logits is None:
-            return masks
-        return torch.einsum("nk,nhw->khw", p.class_logits.softmax(-1)[:, :-1], masks.sigmoid())
-
-    height, width = p.image_size
-    on_canvas = bilinear(p.mask_logits, p.canvas_size)
-    if first:
-        return combine(bilinear(on_canvas[:, :height, :width], p.output_size))
-    return bilinear(combine(on_canvas)[:, :height, :width], p.output_size)
-
-
 @pytest.mark.parametrize("output_size", [(60, 75), (133, 180), (31, 40), (7, 200), (1, 1)])
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("per_pixel", [True, False])
@@ -99,19 +85,6 @@ def test_blocks_of_rows_equal_the_whole(monkeypatch, output_size, first, per_pix
     p = ImagePrediction(None if per_pixel else classes, masks, (63, 78), (60, 75), output_size)
     torch.testing.assert_close(semantic_scores(p, first), plain_scores(p, first), rtol=1e-5, atol=1e-5)
     assert torch.equal(semantic_segmentation(p, first), semantic_scores(p, first).argmax(0))
-
-
-class LargestTensor(TorchDispatchMode):
-    """Remembers the most elements that any tensor made within has had."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, tuple | list) else [result]:
-            if isinstance(tensor, torch.Tensor):
-                self.elements = max(self.elements, tensor.numel())
-        return result
 
 
 def test_nothing_of_classes_or_queries_times_the_picture_is_made(monkeypatch):
