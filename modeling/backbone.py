@@ -57,6 +57,20 @@ class TimmBackbone(nn.Module):
             for module in self.model.modules():
                 module._is_hf_initialized = True  # timm knows best how to initialise its own models
 
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """Whether activations are computed again in the backward pass; `activation_checkpointing_enable` sets it.
+
+        timm decides what a checkpointed part is, a stage for most models. Batch norms that are not frozen see a batch
+        twice so, and their running statistics follow it a little faster.
+        """
+        return getattr(self.model, "grad_checkpointing", False)
+
+    @gradient_checkpointing.setter
+    def gradient_checkpointing(self, enable: bool) -> None:
+        if hasattr(self.model, "set_grad_checkpointing"):
+            self.model.set_grad_checkpointing(enable)
+
     def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """`pixel_values` (B, 3, H, W) to maps of strides 4, 8, 16 and 32."""
         features = self.model(pixel_values)

@@ -87,6 +87,10 @@ class MaskFormerUniversalConfig(SegmentationNetworkConfig):
         mask_weight: weight of the focal loss, lambda_focal, likewise.
         dice_weight: weight of the dice loss, lambda_dice, likewise.
         no_object_weight: weight of the class "no object" inside the cross-entropy.
+        train_num_points: masks are matched and scored at so many sampled points instead of everywhere, as
+            Mask2Former does (12544 there). The paper's loss is that of full resolution, None.
+        oversample_ratio: of the points of the loss, how many times as many are drawn to choose uncertain ones from.
+        importance_sample_ratio: the share of the points that are the most uncertain of those drawn.
     """
 
     model_type = "maskformer_universal"
@@ -96,6 +100,19 @@ class MaskFormerUniversalConfig(SegmentationNetworkConfig):
     mask_weight: float | int = 20.0
     dice_weight: float | int = 1.0
     no_object_weight: float | int = 0.1
+    train_num_points: int | None = None
+    oversample_ratio: float | int = 3.0
+    importance_sample_ratio: float | int = 0.75
+
+    def validate_point_sampling(self):
+        """Refuses numbers of points that cannot be drawn."""
+        if self.train_num_points is not None and self.train_num_points < 1:
+            raise ValueError(f"train_num_points must be at least 1, or None, not {self.train_num_points}")
+        if self.oversample_ratio < 1 or not 0 <= self.importance_sample_ratio <= 1:
+            raise ValueError(
+                "oversample_ratio must be at least 1 and importance_sample_ratio lie in [0, 1], not"
+                f" {self.oversample_ratio} and {self.importance_sample_ratio}"
+            )
 
 
 @strict

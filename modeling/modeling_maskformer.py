@@ -15,8 +15,9 @@ from transformers.utils import ModelOutput
 from .backbone import STRIDES, load_backbone
 from .configuration_maskformer import MaskFormerUniversalConfig, SegmentationNetworkConfig
 from .initialization import initialize
-from .loss import mask_classification_losses
+from .loss import loss_normalizers, mask_classification_losses
 from .pixel_decoder import PixelDecoder
+from .point_sampling import PointSampling
 from .transformer_decoder import TransformerDecoder
 
 
@@ -171,6 +172,7 @@ class MaskFormerForUniversalSegmentation(MaskFormerUniversalPreTrainedModel):
         mask_labels: list[torch.Tensor] | None = None,
         class_labels: list[torch.Tensor] | None = None,
         return_dict: bool | None = None,
+        normalizers: dict[str, torch.Tensor] | None = None,
     ) -> MaskFormerForUniversalSegmentationOutput:
         """Predicts N masks with one class each, and their loss where targets are given (section 3.3).
 
@@ -179,6 +181,7 @@ class MaskFormerForUniversalSegmentation(MaskFormerUniversalPreTrainedModel):
             pixel_mask: (B, H, W), one on the image and zero on padding; handed on to post-processing, not used.
             mask_labels: for each image the target masks, bool (n_i, H, W) on the padded canvas.
             class_labels: for each image their classes, int64 (n_i,).
+            normalizers: what the losses are divided by, from `loss_normalizers`; by default what this batch has.
 
         Raises `ValueError` where targets do not fit the images or the label set.
         """
@@ -192,7 +195,7 @@ class MaskFormerForUniversalSegmentation(MaskFormerUniversalPreTrainedModel):
         loss_dict = None
         if mask_labels is not None and class_labels is not None:
             loss_dict = self.weighted_losses(
-                class_logits, mask_logits, mask_labels, class_labels, canvas_size=tuple(pixel_values.shape[-2:])
+                class_logits, mask_logits, mask_labels, class_labels, tuple(pixel_values.shape[-2:]), normalizers
             )
         if pixel_mask is None:
             batch, _, height, width = pixel_values.shape
@@ -210,6 +213,18 @@ class MaskFormerForUniversalSegmentation(MaskFormerUniversalPreTrainedModel):
         )
         return output if return_dict is not False else output.to_tuple()
 
+    def loss_normalizers(self, batches: list[dict]) -> dict[str, torch.Tensor]:
+        """What the losses of one step of the optimiser are divided by, for `forward`.
+
+        `batches` are all micro-batches whose gradients this process adds up; only their `class_labels` are read. All
+        processes of a job must call this together, before the first forward pass. The sum of the gradients of the
+        micro-batches, averaged over processes (as DDP and FSDP do), is then the gradient of one batch of all images,
+        and likewise the losses. So nothing else may divide by the number of micro-batches: `Accelerator.backward` does
+        unless its `gradient_accumulation_steps` is 1 (`no_sync` then holds back the exchange of gradients).
+        """
+        class_labels = [labels for batch in batches for labels in batch["class_labels"]]
+        return loss_normalizers(class_labels, self.config.num_queries, self.config.no_object_weight, self.device)
+
     def weighted_losses(
         self,
         class_logits: torch.Tensor,
@@ -217,9 +232,13 @@ class MaskFormerForUniversalSegmentation(MaskFormerUniversalPreTrainedModel):
         mask_labels: list[torch.Tensor],
         class_labels: list[torch.Tensor],
         canvas_size: tuple[int, int],
+        normalizers: dict[str, torch.Tensor] | None,
     ) -> dict[str, torch.Tensor]:
         """The losses of all layers by their official names, weighted; the last layer's carry no number."""
         config = self.config
+        points = None
+        if config.train_num_points is not None:
+            points = PointSampling(config.train_num_points, config.oversample_ratio, config.importance_sample_ratio)
         weights = {"loss_ce": config.class_weight, "loss_mask": config.mask_weight, "loss_dice": config.dice_weight}
         losses = mask_classification_losses(
             class_logits,
@@ -229,6 +248,8 @@ class MaskFormerForUniversalSegmentation(MaskFormerUniversalPreTrainedModel):
             tuple(weights.values()),
             config.no_object_weight,
             canvas_size,
+            normalizers,
+            points,
         )
         last = len(class_logits) - 1
         return {

@@ -21,7 +21,7 @@ from .modeling_maskformer import (
     PixelLevelModule,
     attended_channels,
 )
-from .per_pixel_loss import cross_entropy_sum, labels_on_grid, number_of_valid_pixels
+from .per_pixel_loss import cross_entropy_sum, labels_on_grid, loss_normalizers
 from .transformer_decoder import TransformerDecoder
 
 
@@ -122,6 +122,7 @@ class PerPixelBaselineForSemanticSegmentation(PerPixelBaselinePreTrainedModel):
         pixel_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         return_dict: bool | None = None,
+        normalizers: dict[str, torch.Tensor] | None = None,
     ) -> PerPixelBaselineForSemanticSegmentationOutput:
         """Classifies every pixel, and gives the cross-entropy at full resolution where labels are given.
 
@@ -129,6 +130,7 @@ class PerPixelBaselineForSemanticSegmentation(PerPixelBaselinePreTrainedModel):
             pixel_values: (B, 3, H, W), normalised.
             pixel_mask: (B, H, W), one on the image and zero on padding; handed on to post-processing, not used.
             labels: integers (B, H, W) on the padded canvas, `config.ignore_index` where there is no class.
+            normalizers: what the losses are divided by, from `loss_normalizers`; by default what this batch has.
 
         Raises `ValueError` where labels do not fit the images or the label set.
         """
@@ -143,7 +145,7 @@ class PerPixelBaselineForSemanticSegmentation(PerPixelBaselinePreTrainedModel):
                     f"labels of shape {tuple(labels.shape)} do not fit pixel_values; it must be"
                     f" ({batch}, {height}, {width}), the padded canvas"
                 )
-            loss_dict = self.losses(logits, segment_embeddings[:-1], embeddings.pixel_embeddings, labels)
+            loss_dict = self.losses(logits, segment_embeddings[:-1], embeddings.pixel_embeddings, labels, normalizers)
         if pixel_mask is None:
             pixel_mask = torch.ones(batch, height, width, dtype=torch.int64, device=pixel_values.device)
         output = PerPixelBaselineForSemanticSegmentationOutput(
@@ -154,22 +156,34 @@ class PerPixelBaselineForSemanticSegmentation(PerPixelBaselinePreTrainedModel):
         )
         return output if return_dict is not False else output.to_tuple()
 
+    def loss_normalizers(self, batches: list[dict]) -> dict[str, torch.Tensor]:
+        """What the losses of one step are divided by, for `forward`, from the `labels` of all micro-batches; to be used
+        as `MaskFormerForUniversalSegmentation.loss_normalizers` is."""
+        return loss_normalizers([batch["labels"] for batch in batches], self.config.ignore_index, self.device)
+
     def losses(
         self,
         logits: torch.Tensor,
         auxiliary_embeddings: tuple[torch.Tensor, ...],
         pixel_embeddings: torch.Tensor,
         labels: torch.Tensor,
+        normalizers: dict[str, torch.Tensor] | None,
     ) -> dict[str, torch.Tensor]:
         """The losses of all layers by their official names. Logits of auxiliary layers exist one layer at a time."""
         ignore_index = self.config.ignore_index
         labels = labels_on_grid(labels, logits, ignore_index)
-        valid_pixels = number_of_valid_pixels(labels, ignore_index)
-        losses = {"loss_sem_seg": cross_entropy_sum(logits, labels, ignore_index) / valid_pixels}
+        if normalizers is None:
+            normalizers = loss_normalizers([labels], ignore_index, logits.device)
+
+        def loss(logits: torch.Tensor) -> torch.Tensor:
+            total = cross_entropy_sum(logits, labels, ignore_index)
+            return total / normalizers["num_pixels"].to(total)
+
+        losses = {"loss_sem_seg": loss(logits)}
         if self.config.deep_supervision:
             for layer, segment_embeddings in enumerate(auxiliary_embeddings):
                 layer_logits = self.segmentation_module(segment_embeddings, pixel_embeddings)  # (B, K, H/4, W/4)
-                losses[f"loss_sem_seg_{layer}"] = cross_entropy_sum(layer_logits, labels, ignore_index) / valid_pixels
+                losses[f"loss_sem_seg_{layer}"] = loss(layer_logits)
         return losses
 
 

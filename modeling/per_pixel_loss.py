@@ -12,7 +12,7 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from .loss import mean_over_processes
+from .loss import sum_over_processes
 
 STRIDE = 4  # of the logits; the official heads enlarge them by this factor, whatever the canvas
 ELEMENTS_AT_ONCE = 2**20  # enlarged logits computed at once, of a size that a processor's cache holds
@@ -41,9 +41,15 @@ def labels_on_grid(labels: torch.Tensor, logits: torch.Tensor, ignore_index: int
     return F.pad(labels, (0, width - labels.shape[2], 0, height - labels.shape[1]), value=ignore_index)  # (B, 4h, 4w)
 
 
-def number_of_valid_pixels(labels: torch.Tensor, ignore_index: int) -> torch.Tensor:
-    """How many pixels of `labels` have a class, averaged over processes and at least 1."""
-    return mean_over_processes((labels != ignore_index).sum().to(torch.float32)).clamp(min=1)
+def loss_normalizers(labels: list[torch.Tensor], ignore_index: int, device: torch.device) -> dict[str, torch.Tensor]:
+    """What the losses of a step are divided by, from the `labels` (B, H, W) of all its batches.
+
+    `num_pixels` counts those that have a class, at least 1, summed over all processes and divided by their number.
+    """
+    valid = sum((part != ignore_index).sum() for part in labels)
+    wide = torch.float32 if device.type == "mps" else torch.float64
+    total, processes = sum_over_processes(valid.to(device, wide))
+    return {"num_pixels": total.clamp(min=1) / processes}
 
 
 def cross_entropy_sum(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int) -> torch.Tensor:

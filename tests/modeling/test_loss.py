@@ -44,17 +44,18 @@ def test_mask_losses_equal_the_formulas_in_value_and_gradient(small, large):
         for mask, target in zip(logits, targets, strict=True)
     ]
     expected = [sum(values) for values in zip(*pairs, strict=True)]
-    actual = focal_and_dice(logits, targets)
+    indices = torch.arange(6)
+    actual = [values.sum() for values in focal_and_dice(logits, targets, indices)]
     for a, e in zip(actual, expected, strict=True):
         torch.testing.assert_close(a, e, rtol=1e-10, atol=1e-12)
         gradients = [torch.autograd.grad(value, logits, retain_graph=True)[0] for value in (a, e)]
         torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-12)
-    assert torch.autograd.gradcheck(lambda x: focal_and_dice(x, targets), logits)
+    assert torch.autograd.gradcheck(lambda x: focal_and_dice(x, targets, indices), logits)
 
 
 def test_mask_losses_stay_finite_where_logits_are_extreme():
     logits = torch.tensor([[[-1e4, 1e4], [0.0, 300.0]]]).requires_grad_()
-    focal, dice = focal_and_dice(logits, torch.tensor([[[True, False], [True, True]]]))
+    focal, dice = focal_and_dice(logits, torch.tensor([[[True, False], [True, True]]]), torch.tensor([0]))
     (focal + dice).backward()
     assert focal.isfinite() and dice.isfinite() and logits.grad.isfinite().all()
 

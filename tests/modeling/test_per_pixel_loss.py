@@ -66,7 +66,7 @@ PROGRAM = """
 import json, os, sys
 import torch
 import torch.distributed as distributed
-from maskformer.modeling.per_pixel_loss import cross_entropy_sum, number_of_valid_pixels
+from maskformer.modeling.per_pixel_loss import cross_entropy_sum, loss_normalizers
 
 rank, valid_rows, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 store = distributed.FileStore(os.path.join(folder, "store"), 2)
@@ -76,7 +76,8 @@ logits = torch.randn(1, 3, 4, 4, generator=random)
 labels = torch.randint(3, (1, 16, 16), generator=random)
 labels[:, valid_rows:] = 255
 total = cross_entropy_sum(logits, labels, 255)
-json.dump([total.item(), number_of_valid_pixels(labels, 255).item()], open(os.path.join(folder, f"{rank}.json"), "w"))
+count = loss_normalizers([labels], 255, labels.device)["num_pixels"]
+json.dump([total.item(), count.item()], open(os.path.join(folder, f"{rank}.json"), "w"))
 distributed.destroy_process_group()
 """
 
