@@ -12,6 +12,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from maskformer.data.example import BadSample, Example, Source
+from maskformer.data.hub import EncodedFile, encoded_bytes
 from maskformer.data.label_set import LabelSet
 from maskformer.data.semantic_folder import read_label_map
 
@@ -128,8 +129,8 @@ def map_in_threads(function: Callable, items: Iterable, threads: int = THREADS) 
 def examine(source: Source, row: dict) -> Finding:
     """Reads the example of one row."""
     named = (row.get(key) for key in ("panoptic", "label", "image"))
-    place = next((value for value in named if isinstance(value, str)), f"image {row.get('image_id')}")
-    finding = Finding(place, str(row.get("image_id")))
+    file = next((value for value in named if isinstance(value, str)), None)
+    finding = Finding(file or f"image {row.get('image_id')}", str(row.get("image_id")))
     try:
         example = source.decode(row)
     except BadSample as error:
@@ -137,6 +138,7 @@ def examine(source: Source, row: dict) -> Finding:
         finding.values = label_values(row)
         return finding
     finding.image_id = example["image_id"]
+    place = finding.place = file or f"image {example['image_id']}"
     finding.problem = contradiction(example, len(source.labels))
     if finding.problem:
         finding.problem = f"{place}: {finding.problem}"
@@ -178,10 +180,13 @@ def contradiction(example: Example, num_labels: int) -> str | None:
 
 def label_values(row: dict) -> np.ndarray | None:
     """The values in the label map of a row that cannot be used, where it has a map and that can be read."""
-    if not isinstance(row.get("label"), str):
+    label = row.get("label")
+    if not isinstance(label, str | dict):
         return None
     try:
-        return np.unique(read_label_map(row["label"]))
+        # A cell of the Hub's, which holds the file, or its path.
+        file = EncodedFile(encoded_bytes(label, "label"), "label") if isinstance(label, dict) else label
+        return np.unique(read_label_map(file))
     except BadSample:
         return None
 

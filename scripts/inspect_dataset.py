@@ -19,7 +19,7 @@ from maskformer.training.dataset_pictures import draw_contact_sheet, draw_histog
 EXAMPLE = "python scripts/inspect_dataset.py --source panoptic_folder --train_path FOLDER --output_dir outputs/inspect"
 # What describes a dataset, and not what training makes of it.
 SETTINGS = {field.name for field in dataclasses.fields(DataArguments)} - AUGMENTATION
-LABEL_MAP_SOURCES = ("semantic_folder", "pairs")  # those that `ignore_index` and `reduce_labels` are settings of
+LABEL_MAP_SOURCES = ("semantic_folder", "pairs", "hub")  # those that `ignore_index` and `reduce_labels` are settings of
 SHOWN = 20  # messages of a kind
 BAR = 30  # characters
 
@@ -81,7 +81,7 @@ def main() -> None:
     except (ValueError, OSError) as error:
         parser.error(str(error))
     settings = {}
-    if recipe.data.source in LABEL_MAP_SOURCES:
+    if recipe.data.source in LABEL_MAP_SOURCES and recipe.data.label_kind == "semantic":
         settings = {"ignore_index": recipe.data.ignore_index, "reduce_labels": recipe.data.reduce_labels}
     report = inspect(source, arguments.limit, **settings)
     print(table(report), summary(report), listing("warning", report.warnings), sep="\n\n")

@@ -24,6 +24,7 @@ from maskformer.data.prepared import load_prepared
 from maskformer.data.semantic_folder import load_semantic_folder
 from maskformer.data.sources import load_source
 from maskformer.data.streaming import StreamingExamples
+from maskformer.data.validation import inspect
 from maskformer.recipes.arguments import DataArguments
 
 NAMES = {"0": "road", "1": "car", "2": "sky"}
@@ -406,3 +407,15 @@ def test_values_that_are_no_labels_are_named(tmp_path):
     write_json(folder / "labels.json", NAMES)
     with pytest.raises(BadSample, match=r"row 0, .*label: the values \[3\] are no labels; .* mean reduce_labels"):
         load_hub(named(folder), "train")[0]
+
+
+def test_the_first_pass_says_which_setting_would_fit(tmp_path):
+    folder = write_semantic(tmp_path / "repository", [blocks(0, 1, 3), blocks(255), blocks(2)])
+    write_json(folder / "labels.json", NAMES)
+    report = inspect(load_hub(named(folder), "train"), ignore_index=255, reduce_labels=False)
+    assert report.mistakes == [
+        "label maps hold values of 0 to 3, but the 3 labels have 0 to 2: did you mean --reduce_labels true?"
+    ]
+    assert report.problems.count == 1
+    digest = hashlib.sha256(encoded(photograph(1))["bytes"]).hexdigest()[:16]
+    assert f"image {digest}: the whole image is void" in report.warnings.first

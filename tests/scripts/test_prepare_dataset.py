@@ -14,9 +14,12 @@ from pathlib import Path
 import filelock
 import pytest
 
-from folders import edit_json, write_panoptic_folder, write_semantic_folder
+from coco_trees import assert_same_example
+from folders import edit_json, write_json, write_panoptic_folder, write_semantic_folder
 from helpers import ROOT
+from hub_trees import blocks, write_semantic
 from maskformer.data.example import BadSample, Source
+from maskformer.data.hub import HubDataset, load_hub
 from maskformer.data.panoptic_folder import load_panoptic_folder
 from maskformer.data.preparation import Job, prepare, verify
 from maskformer.data.prepared import load_prepared
@@ -67,6 +70,20 @@ def test_settings_of_a_source_are_used_and_written_down(tmp_path):
     assert [problem.split(":")[0] for problem in manifest["shards"][0]["skipped"]] == [
         str(folder / "labels" / f"{index}.png") for index in range(3)
     ]
+
+
+def test_a_dataset_of_the_hub_is_prepared_by_its_name(tmp_path):
+    folder = tmp_path / "repository"
+    for split in ("train", "validation"):
+        write_semantic(folder, [blocks(0, 1), blocks(1, 255)], split, files=2)
+    write_json(folder / "id2label.json", {"0": "road", "1": "car"})
+    run(SCRIPT, "--source", "hub", "--dataset", folder, "--output_dir", tmp_path / "out")
+    assert verify(tmp_path / "out")["splits"]["train"]["options"] == {"dataset": str(folder)}
+    for split in ("train", "validation"):
+        source, expected = load_prepared(tmp_path / "out", split), load_hub(HubDataset(str(folder)), split)
+        assert source.labels == expected.labels and len(source) == 2
+        for index in range(2):
+            assert_same_example(source[index], expected[index])
 
 
 def test_splits_may_be_prepared_one_after_the_other(tmp_path, panoptic):
