@@ -130,7 +130,7 @@ def test_labels_of_a_large_image_take_two_rows_of_windows_at_a_time(monkeypatch,
     with LargestTensor() as made:
         labels = semantic_segmentation_by_windows(model, processor, photograph(320, 240), (64, 96), (48, 72))
     assert labels.shape == (320, 240)
-    assert made.elements <= 320 * 240
+    assert made.elements < 2 * 320 * 240  # of four labels
     assert len(predicted) == len(window_starts(320, 64, 48)) * len(window_starts(240, 96, 72))
     assert max(kept) <= 3
 
