@@ -64,7 +64,7 @@ class HubDataset:
         return columns | ({self.segments_column: "segments_info"} if self.kind == "panoptic" else {})
 
 
-# Copies of benchmarks that hold what the official files do.
+# Copies of benchmarks that are laid out as the official files are; of the others none is known to be complete.
 COPIES = {
     "ade20k": HubDataset(
         "zhoubolei/scene_parse_150",

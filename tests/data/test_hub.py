@@ -7,6 +7,7 @@ import hashlib
 import pickle
 
 import datasets
+import fsspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -419,3 +420,11 @@ def test_the_first_pass_says_which_setting_would_fit(tmp_path):
     assert report.problems.count == 1
     digest = hashlib.sha256(encoded(photograph(1))["bytes"]).hexdigest()[:16]
     assert f"image {digest}: the whole image is void" in report.warnings.first
+
+
+def test_files_may_be_remote(repository):
+    content = (repository / "data" / "train-00000-of-00002.parquet").read_bytes()
+    with fsspec.open("memory://somewhere/a.parquet", "wb") as file:
+        file.write(content)
+    assert hub.shard_lengths(["memory://somewhere/a.parquet"]) == [2]
+    assert hub.encoded_bytes({"bytes": None, "path": "memory://somewhere/a.parquet"}, "here") == content
