@@ -47,6 +47,7 @@ setup(
         "pycocotools>=2.0.7",
         "matplotlib>=3.8",
         "tqdm>=4.66",
+        "tensorboard>=2.14",
     ],
     extras_require={
         "dev": ["pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.17,<0.18", "h5py>=3.8"],

@@ -148,10 +148,17 @@ class TrainingArguments:
     Args:
         backbone_weights: file of pre-trained backbone weights (detectron2's, torchvision's, Swin's or timm's),
             `package:NAME/PATH` inside an installed package, or `timm/NAME` on the Hub.
+        initial_model: folder, or name on the Hub, of a whole model to start from; the recipe's `model` and
+            `image_processor` change its settings, and weights start anew where the number of labels differs.
+        freeze_backbone: the backbone keeps its weights.
         max_steps: number of steps.
         max_minutes: the run ends after these minutes, if not earlier; the learning rate follows whatever is nearer to
             its end.
         batch_size: images a step, those of all processes together.
+        accumulation_steps: parts that the images of a process are divided into, one after another, to save memory; the
+            step stays the same.
+        gradient_checkpointing: compute activations again for the backward pass instead of keeping them.
+        compile: compile the network (`torch.compile`), which takes minutes at first.
         learning_rate: at its peak.
         backbone_multiplier: factor of the backbone's learning rate.
         weight_decay: of AdamW; normalisations, embeddings and relative position biases have none.
@@ -163,15 +170,22 @@ class TrainingArguments:
         clip_norm: largest norm of the whole gradient.
         eval_steps: steps between evaluations; there is one at the end in any case.
         save_steps: steps between checkpoints.
+        keep_checkpoints: how many of them are kept.
         log_steps: steps between rows of the history.
+        report_to: trackers that get the same numbers, by the names that accelerate has for them.
         dataloader_workers: processes that load data.
         seed: decides initial weights, order, augmentation and dropout.
     """
 
     backbone_weights: str | None = None
+    initial_model: str | None = None
+    freeze_backbone: bool = False
     max_steps: int = 160000
     max_minutes: float | int | None = None
     batch_size: int = 16
+    accumulation_steps: int = 1
+    gradient_checkpointing: bool = False
+    compile: bool = False
     learning_rate: float | int = 1e-4
     backbone_multiplier: float | int = 1.0
     weight_decay: float | int = 1e-4
@@ -183,13 +197,16 @@ class TrainingArguments:
     clip_norm: float | int = 0.01
     eval_steps: int = 5000
     save_steps: int = 5000
+    keep_checkpoints: int = 1
     log_steps: int = 20
+    report_to: list[str] = field(default_factory=lambda: ["tensorboard"])
     dataloader_workers: int = 2
     seed: int = 0
 
     def validate_counts(self):
         """Refuses counts below 1, times and rates of nothing, and seeds that generators do not take."""
-        at_least_one(self, "max_steps", "batch_size", "eval_steps", "save_steps", "log_steps")
+        at_least_one(self, "max_steps", "batch_size", "accumulation_steps", "eval_steps", "save_steps")
+        at_least_one(self, "keep_checkpoints", "log_steps")
         positive(self, "max_minutes", "learning_rate")
         within(self, 0, 2**31 - 1, "seed", "dataloader_workers", "warmup_steps")
 

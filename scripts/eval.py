@@ -1,4 +1,4 @@
-"""Evaluates a model folder: panoptic quality and mean IoU, in all and for every label.
+"""Evaluates a model folder: panoptic quality and mean IoU, in all and for every label; mean IoU of per-pixel models.
 
 Launch modes: `python scripts/eval.py`, or `accelerate launch scripts/eval.py` on any number of CPUs or GPUs.
 """
@@ -14,7 +14,6 @@ from transformers.utils.logging import disable_progress_bar
 
 from maskformer.data.example import BadSample
 from maskformer.data.sources import load_source
-from maskformer.modeling.configuration_maskformer import MaskFormerUniversalConfig
 from maskformer.recipes.arguments import PROTOCOL
 from maskformer.recipes.command_line import parse_with_recipe, recipe_parser
 from maskformer.training.evaluation import evaluate, in_one_line
@@ -33,6 +32,7 @@ SETTINGS = {
     "ignore_index",
     "reduce_labels",
 }
+TITLES = {"pq": "PQ", "sq": "SQ", "rq": "RQ", "iou": "IoU"}
 SETTINGS |= {"eval_batch_size", *PROTOCOL.values()}
 
 
@@ -70,13 +70,16 @@ def saved_protocol(folder: Path) -> dict:
 
 
 def table(per_label: dict[str, dict]) -> str:
-    """One row a label, in percent; labels that the data do not hold have none."""
-    lines = [f"{'label':<24} {'PQ':>6} {'SQ':>6} {'RQ':>6} {'IoU':>6} {'segments':>9}"]
+    """One row a label, in percent; labels that neither the data nor the answers hold have none."""
+    keys = [key for key in ("pq", "sq", "rq", "iou") if all(key in row for row in per_label.values())]
+    lines = [f"{'label':<24} " + " ".join(f"{TITLES[key]:>6}" for key in keys)]
+    counted = "pq" in keys
+    lines[0] += f" {'segments':>9}" * counted
     for name, row in per_label.items():
-        segments = row["tp"] + row["fn"]
-        if segments or row["fp"]:
-            numbers = " ".join(f"{100 * row[key]:6.1f}" for key in ("pq", "sq", "rq", "iou"))
-            lines.append(f"{name[:24]:<24} {numbers} {segments:>9}")
+        segments = row.get("tp", 0) + row.get("fn", 0)
+        if segments or row.get("fp") or not counted and row["iou"] == row["iou"]:
+            numbers = " ".join(f"{100 * row[key]:6.1f}" for key in keys)
+            lines.append(f"{name[:24]:<24} {numbers}" + f" {segments:>9}" * counted)
     return "\n".join(lines)
 
 
@@ -87,8 +90,7 @@ def main() -> None:
     folder = arguments.output_dir or arguments.model
     try:
         source = load_source(recipe.data, "validation")
-        # Panoptic quality is of mask classification only.
-        model, image_processor = load_model_folder(arguments.model, (MaskFormerUniversalConfig.model_type,))
+        model, image_processor = load_model_folder(arguments.model)
         model.to(accelerator.device)
     except (ValueError, OSError) as error:
         parser.error(str(error))

@@ -24,6 +24,8 @@ TINY = [
         "1",
         "--warmup_steps",
         "2",
+        "--report_to",
+        "[]",
     ),
 ]
 

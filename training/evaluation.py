@@ -56,17 +56,27 @@ def batches_of_one_canvas(
 @torch.inference_mode()
 def predictions(
     model, image_processor, examples: Iterable[Example], arguments: EvaluationArguments
-) -> Iterator[tuple[Example, dict, torch.Tensor]]:
-    """Each example with its panoptic answer and its semantic map, at the size of the example's image."""
+) -> Iterator[tuple[Example, dict | None, torch.Tensor]]:
+    """Each example with its panoptic answer and its semantic map, at the size of the example's image.
+
+    Per-pixel models have no panoptic answer: it is None.
+    """
     model.eval()
     for batch, inputs in batches_of_one_canvas(examples, image_processor, arguments.eval_batch_size):
         outputs = model(**{key: value.to(model.device) for key, value in inputs.items()})
         sizes = [example["image"].shape[:2] for example in batch]
-        panoptic = image_processor.post_process_panoptic_segmentation(
-            outputs, target_sizes=sizes, **arguments.protocol()
-        )
+        panoptic = [None] * len(batch)
+        if gives_segments(image_processor):
+            panoptic = image_processor.post_process_panoptic_segmentation(
+                outputs, target_sizes=sizes, **arguments.protocol()
+            )
         semantic = image_processor.post_process_semantic_segmentation(outputs, target_sizes=sizes)
         yield from zip(batch, panoptic, semantic, strict=True)
+
+
+def gives_segments(image_processor) -> bool:
+    """Whether the answers of its model are segments, or labels of pixels only."""
+    return hasattr(image_processor, "post_process_panoptic_segmentation")
 
 
 def evaluate(
@@ -80,12 +90,14 @@ def evaluate(
 ) -> dict:
     """Panoptic quality and mean IoU of `model` on `source`, as fractions, equal on every process.
 
+    Of a per-pixel model only mean IoU.
+
     Every process evaluates its share of the examples; counts, not averages, are summed, so nothing counts twice.
     Raises `ValueError` if no example could be used.
     """
     count = min(len(source), limit or len(source))
     indices = range(accelerator.process_index, count, accelerator.num_processes)
-    quality = PanopticQuality(categories=source.labels.categories)
+    quality = PanopticQuality(categories=source.labels.categories) if gives_segments(image_processor) else None
     mean_iou = MeanIoU(num_labels=len(source.labels), ignore_index=VOID)
     bar = tqdm(
         total=len(indices), desc="evaluating", unit="image", leave=False, disable=not accelerator.is_main_process
@@ -94,7 +106,8 @@ def evaluate(
     for example, panoptic, semantic in predictions(
         model, image_processor, readable_examples(source, indices, skip_bad), arguments
     ):
-        quality.add(prediction=panoptic, reference=without_overlap(example))
+        if quality is not None:
+            quality.add(prediction=panoptic, reference=without_overlap(example))
         mean_iou.add(prediction=semantic, reference=semantic_map(example, VOID))
         images += 1
         bar.update()
@@ -104,23 +117,26 @@ def evaluate(
         return accelerator.reduce(torch.from_numpy(array).to(accelerator.device), reduction="sum").cpu().numpy()
 
     if accelerator.num_processes > 1:
-        quality.reduce(sum_over_processes)
+        if quality is not None:
+            quality.reduce(sum_over_processes)
         mean_iou.reduce(sum_over_processes)
         images = int(accelerator.reduce(torch.tensor(images, device=accelerator.device), reduction="sum"))
     if not images:
         raise ValueError("there is no example to evaluate: the dataset is empty, or none of it can be used")
-    return summarize(quality.compute(), mean_iou.compute(), source.labels, images)
+    return summarize(quality.compute() if quality is not None else None, mean_iou.compute(), source.labels, images)
 
 
-def summarize(quality: dict, iou: dict, labels: LabelSet, images: int) -> dict:
-    """Both metrics as plain numbers, with a row for each label."""
+def summarize(quality: dict | None, iou: dict, labels: LabelSet, images: int) -> dict:
+    """Both metrics, or the one there is, as plain numbers, with a row for each label."""
     keys = [f"{key}{kind}" for key in ("pq", "sq", "rq") for kind in ("", "_things", "_stuff")]
-    summary = {"images": images} | {key: float(quality[key]) for key in keys}
+    summary = {"images": images}
+    if quality:
+        summary |= {key: float(quality[key]) for key in keys}
     summary |= {
         key: float(iou[key]) for key in ("mean_iou", "frequency_weighted_iou", "mean_accuracy", "overall_accuracy")
     }
     summary["per_label"] = {
-        name: {**quality["per_class"][index], "iou": float(iou["per_category_iou"][index])}
+        name: {**(quality["per_class"][index] if quality else {}), "iou": float(iou["per_category_iou"][index])}
         for index, name in enumerate(labels.names)
     }
     return summary
@@ -128,5 +144,8 @@ def summarize(quality: dict, iou: dict, labels: LabelSet, images: int) -> dict:
 
 def in_one_line(metrics: dict) -> str:
     """The metrics that people quote, in percent."""
-    pq, things, stuff, iou = (100 * metrics[key] for key in ("pq", "pq_things", "pq_stuff", "mean_iou"))
-    return f"PQ {pq:.1f} (things {things:.1f}, stuff {stuff:.1f}), mIoU {iou:.1f}"
+    iou = f"mIoU {100 * metrics['mean_iou']:.1f}"
+    if "pq" not in metrics:
+        return iou
+    pq, things, stuff = (100 * metrics[key] for key in ("pq", "pq_things", "pq_stuff"))
+    return f"PQ {pq:.1f} (things {things:.1f}, stuff {stuff:.1f}), {iou}"

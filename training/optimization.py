@@ -32,14 +32,6 @@ def build_optimizer(model: nn.Module, arguments: TrainingArguments) -> torch.opt
     return torch.optim.AdamW(settings, fused=True)
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
-    """Fills `optimizer` from a saved state, but keeps its own rates and decays, which may have been changed since."""
-    settings = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
-    optimizer.load_state_dict(state)
-    for group, values in zip(optimizer.param_groups, settings, strict=True):
-        group.update(values)
-
-
 def learning_rate_factor(step: int, progress: float, arguments: TrainingArguments) -> float:
     """Share of the peak learning rate at `step`, when the share `progress` (0 to 1) of the run is done.
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
-from maskformer.data.example import Source, without_overlap
-from maskformer.image_processing.visualization import draw_segments, side_by_side
+from maskformer.data.example import Source, semantic_map, without_overlap
+from maskformer.image_processing.visualization import draw_segments, draw_semantic, side_by_side
 from maskformer.recipes.arguments import EvaluationArguments
-from maskformer.training.evaluation import predictions, readable_examples
+from maskformer.training.evaluation import VOID, predictions, readable_examples
 
 
 def draw_validation(
@@ -17,13 +17,16 @@ def draw_validation(
     """Writes image, truth and prediction of the first usable examples of `source`, side by side."""
     examples = itertools.islice(readable_examples(source, range(len(source)), skip_bad=True), rows)
     pictures = []
-    for example, panoptic, _ in predictions(model, image_processor, examples, arguments):
+    names, colors = source.labels.names, source.labels.colors
+    for example, panoptic, semantic in predictions(model, image_processor, examples, arguments):
         image = example["image"]
         scale = max(1, round(384 / max(image.shape[:2])))  # labels stay readable on small images
-        truth, answer = (
-            draw_segments(image, segments, source.labels.names, source.labels.colors, scale=scale)
-            for segments in (without_overlap(example), panoptic)
-        )
-        pictures += [image, truth, answer]
+        if panoptic is None:
+            maps = semantic_map(example, VOID), semantic.cpu().numpy()
+            drawn = [draw_semantic(image, labels, names, colors, scale=scale) for labels in maps]
+        else:
+            segments = without_overlap(example), panoptic
+            drawn = [draw_segments(image, each, names, colors, scale=scale) for each in segments]
+        pictures += [image, *drawn]
     if pictures:
         side_by_side(pictures, ["image", "truth", "prediction"]).save(path)

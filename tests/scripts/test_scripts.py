@@ -77,13 +77,13 @@ def test_a_folder_that_holds_a_run_is_kept(trained, capsys):
         (["--recipe", "shapes/demo", "--source", "panoptic_folder"], "needs --train_path"),
         (["--recipe", "shapes/demo", "--source", "shpes"], "is not known; known are shapes, panoptic_folder"),
         (["--recipe", "shapes/demo", "--backbone_weights", "nowhere.pth"], "no such file of weights"),
-        (["--recipe", "shapes/demo", "--resume"], "no checkpoint to resume"),
+        (["--recipe", "shapes/demo", "--resume"], "no checkpoint 'last' to resume from"),
         (["--recipe", "mapillary-vistas-65/maskformer_r50"], "the source 'mapillary_vistas' needs --data_path"),
         (
             ["--recipe", "shapes/demo", "--accumulation_steps", "3"],
             "batch_size (8) must be a multiple of 3: 1 processes",
         ),
-        (["--recipe", "shapes/demo", "--initial_model", "nowhere"], "nowhere"),
+        (["--recipe", "shapes/demo", "--initial_model", "nowhere"], "initial_model 'nowhere' is no model folder"),
     ],
 )
 def test_mistakes_on_the_command_line_are_named_and_leave_nothing(tmp_path, capsys, words, message):

@@ -1,0 +1,70 @@
+"""The model that a run starts with, and its image processor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForSemanticSegmentation
+
+from maskformer.convert import load_backbone_weights
+from maskformer.data.label_set import LabelSet, check_same_labels
+from maskformer.modeling.modeling_maskformer import MaskFormerForUniversalSegmentation
+from maskformer.modeling.modeling_per_pixel_baseline import PerPixelBaselineForSemanticSegmentation
+from maskformer.recipes import Recipe
+from maskformer.training.model_folder import MODEL_TYPES
+
+MODELS = dict(
+    zip(MODEL_TYPES, (MaskFormerForUniversalSegmentation, PerPixelBaselineForSemanticSegmentation), strict=True)
+)
+
+
+def initial_model(recipe: Recipe, labels: LabelSet):
+    """A model for `labels` and its image processor: new, with pre-trained backbone weights, or another's weights.
+
+    Raises `ValueError` or `OSError` where weights cannot be read or do not fit.
+    """
+    if recipe.training.initial_model:
+        return model_of_another(recipe, labels)
+    model = MODELS[recipe.model_type](recipe.build_config(labels))
+    if recipe.training.backbone_weights:
+        load_backbone_weights(model, recipe.training.backbone_weights)
+    return model, recipe.build_image_processor(labels)
+
+
+def model_of_another(recipe: Recipe, labels: LabelSet):
+    """The recipe's `initial_model` for `labels`: where their number differs, the weights that depend on it start anew.
+
+    The architecture and the image processing are the other's, but for what the recipe says of them.
+    """
+    name = recipe.training.initial_model
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"initial_model {name!r} is no model folder, nor one the Hub gave: {reason}") from error
+    if config.model_type not in MODEL_TYPES:
+        raise ValueError(f"initial_model {name} is a {config.model_type}; it must be a {' or '.join(MODEL_TYPES)}")
+    if config.model_type != recipe.model_type:
+        raise ValueError(f"initial_model {name} is a {config.model_type}, but the recipe trains a {recipe.model_type}")
+    wanted = recipe.build_config(labels)
+    same_labels = config.id2label == wanted.id2label
+    values = recipe.model | {key: getattr(wanted, key) for key in ("id2label", "label2id", "label_colors")}
+    model = AutoModelForSemanticSegmentation.from_pretrained(
+        name, **values, ignore_mismatched_sizes=not same_labels or bool(recipe.model)
+    )
+    processor = recipe.build_image_processor(labels)
+    given = AutoImageProcessor.from_pretrained(name, backend="pil").to_dict()
+    for key in ("size", "image_mean", "image_std", "size_divisor", "resize_masks_first"):
+        if key in given and key not in recipe.image_processor:
+            setattr(processor, key, given[key])
+    return model, processor
+
+
+def resumed_model(checkpoint: Path, recipe: Recipe, labels: LabelSet):
+    """The model in a checkpoint of the same run, and its image processor; raises `ValueError` for other labels."""
+    model = MODELS[recipe.model_type].from_pretrained(checkpoint)
+    known = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    check_same_labels(known, labels, "the checkpoint", "the training data")
+    if recipe.training.initial_model:  # whose image processing the recipe does not know
+        return model, AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
+    return model, recipe.build_image_processor(labels)

@@ -1,0 +1,104 @@
+"""What a run leaves behind: checkpoints, history, trackers, pictures, and the best model so far."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import send_to_device
+
+from maskformer.data.example import Source
+from maskformer.data.files import replace_file
+from maskformer.recipes import Recipe
+from maskformer.training.batch_pictures import draw_batches
+from maskformer.training.checkpoint import replace_folder, save_model
+from maskformer.training.curves import draw_curves
+from maskformer.training.evaluation import evaluate
+from maskformer.training.history import append_row
+from maskformer.training.pictures import draw_validation
+from maskformer.training.sharding import optimizer_state, whole_model
+from maskformer.training.step import NotFinite
+
+PRODUCTS = ("last", "best", "recipe.yaml", "history.jsonl", "curves.png", "validation.png", "batch.png")
+PRODUCTS += ("not_finite.pt", "not_finite.png", "logs")
+
+
+class Recorder:
+    """Checkpoints, history, pictures and the metrics of one run, written by the main process alone."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        recipe: Recipe,
+        image_processor,
+        validation: Source,
+        folder: Path,
+        skip_bad: bool,
+    ):
+        self.accelerator, self.recipe, self.folder, self.skip_bad = accelerator, recipe, folder, skip_bad
+        self.image_processor, self.validation = image_processor, validation
+        self.best: dict | None = None  # metrics of the checkpoint `best`
+
+    def row(self, step: int, **values) -> None:
+        """Adds a row to the history and, but for what is NaN, to the trackers."""
+        if self.accelerator.is_main_process:
+            append_row(self.folder / "history.jsonl", {"step": step, **values})
+        self.accelerator.log({name: value for name, value in values.items() if value == value}, step=step)
+
+    def save(self, model, optimizer, step: int, seconds: float) -> None:
+        """Writes the checkpoint `last`, and keeps it as `checkpoint-STEP` too where several are to be kept."""
+        model = self.accelerator.unwrap_model(model)
+        state = {"optimizer": optimizer_state(model, optimizer), "step": step, "seconds": seconds}
+        whole = whole_model(model)
+        if self.accelerator.is_main_process:
+            save_model(self.folder / "last", whole, self.image_processor, state)
+            keep_checkpoints(self.folder, step, self.recipe.training.keep_checkpoints)
+
+    def save_not_finite(self, error: NotFinite, step: int) -> None:
+        """Writes the batches that gave no finite number, for inspection: tensors, and what they look like."""
+        content = {"step": step, "message": str(error), "batches": send_to_device(error.batches, "cpu")}
+        with replace_file(self.folder / "not_finite.pt") as temporary:
+            torch.save(content, temporary)
+        draw_batches(content["batches"], self.image_processor, self.validation.labels, self.folder / "not_finite.png")
+
+    def evaluate(self, model, step: int) -> dict:
+        """Evaluates on the validation split; the best model so far becomes the checkpoint `best`."""
+        training, arguments = self.accelerator.unwrap_model(model), self.recipe.evaluation
+        whole = whole_model(training)
+        metrics = evaluate(whole, self.image_processor, self.validation, arguments, self.accelerator, self.skip_bad)
+        metrics.pop("per_label")
+        self.row(step, **metrics)
+        name = arguments.best_metric if arguments.best_metric in metrics else "mean_iou"  # of per-pixel models
+        # Written so that a metric that is NaN, as PQ of things where there are none, never keeps an older model.
+        if self.best is None or not metrics[name] < self.best[name]:
+            self.best = metrics
+            if self.accelerator.is_main_process:
+                save_model(self.folder / "best", whole, self.image_processor, metrics=metrics)
+                picture = self.folder / "validation.png"
+                draw_validation(whole, self.image_processor, self.validation, arguments, picture)
+        if self.accelerator.is_main_process:
+            draw_curves(self.folder / "history.jsonl", self.folder / "curves.png")
+        self.accelerator.wait_for_everyone()
+        training.train()
+        return metrics
+
+
+def keep_checkpoints(folder: Path, step: int, count: int) -> None:
+    """Keeps `last` as `checkpoint-STEP`, and of such folders the newest `count`; with a count of 1 `last` is enough."""
+    if count > 1:
+        with replace_folder(folder / f"checkpoint-{step:08d}") as new:
+            shutil.copytree(folder / "last", new, copy_function=link_or_copy, dirs_exist_ok=True)
+    kept = sorted(folder.glob("checkpoint-" + 8 * "[0-9]"))
+    for old in kept[: len(kept) - (count if count > 1 else 0)]:
+        shutil.rmtree(old)
+
+
+def link_or_copy(source: str, target: str) -> None:
+    """A second name for a file, which costs no disk (checkpoints are replaced, never changed), or else a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

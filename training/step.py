@@ -1,0 +1,44 @@
+"""One step of the optimiser."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+from accelerate import Accelerator
+
+
+class NotFinite(ValueError):
+    """A loss or gradient that is no number; `batches` are the micro-batches of this process that gave it."""
+
+    def __init__(self, message: str, batches: list[dict]):
+        super().__init__(message)
+        self.batches = batches
+
+
+def train_step(
+    accelerator: Accelerator, model, optimizer: torch.optim.Optimizer, batches: list[dict], clip_norm: float
+) -> dict[str, torch.Tensor]:
+    """One step of the optimiser on micro-batches; returns the loss and its terms, not yet read from the device.
+
+    What losses are divided by is counted over all micro-batches and processes first, so that they equal one batch.
+    Raises `NotFinite` where a prediction or the gradient is not finite, before it does harm.
+    """
+    normalizers = accelerator.unwrap_model(model).loss_normalizers(batches)
+    terms: dict[str, torch.Tensor] = {}
+    for index, batch in enumerate(batches):
+        last = index == len(batches) - 1
+        with contextlib.nullcontext() if last else accelerator.no_sync(model):
+            try:
+                output = model(**batch, normalizers=normalizers)
+            except ValueError as error:
+                raise NotFinite(str(error), batches) from error
+            accelerator.backward(output.loss)
+        values = {"loss": output.loss, **output.loss_dict}
+        terms = {name: terms.get(name, 0) + value.detach() for name, value in values.items()}
+    norm = accelerator.clip_grad_norm_(model.parameters(), clip_norm)
+    if accelerator.scaler is None and not torch.isfinite(norm):  # a gradient scaler leaves such steps out by itself
+        raise NotFinite(f"the gradient is not finite (loss {float(terms['loss'])})", batches)
+    optimizer.step()
+    optimizer.zero_grad()
+    return terms
