@@ -1,7 +1,9 @@
-"""Measures what the models cost, and how fast training data are made.
+"""Measures what models, training steps and metrics cost, and how fast training data are made.
 
     python scripts/benchmark.py complexity --markdown
     python scripts/benchmark.py data --recipe nuclei/maskformer_resnet18_scratch --train_path FOLDER/train
+    python scripts/benchmark.py train-step --markdown
+    python scripts/benchmark.py metrics
 
 `complexity` prints parameters and multiply-adds of every recipe beside the numbers of the paper. They are counted as
 the paper's were: one image of the size of the training crop (COCO panoptic: 800 x 1088, where the paper averages over
@@ -9,6 +11,12 @@ the paper's were: one image of the size of the training crop (COCO panoptic: 800
 
 `data` prints how many images a second one core takes through source, augmentation and collation, and the share of the
 time that each step has. Any setting of the recipe can be given, as --train_path FOLDER or --crop_size "[256, 256]".
+
+`train-step` prints peak memory above the model, and seconds, of forward pass, loss and backward pass, with the loss
+computed by the official formulas and by this package's two ways, each also with activation checkpointing.
+
+`metrics` prints what each metric takes for an image of 480 x 640 pixels, 133 labels and 20 segments, beside one plain
+`numpy.bincount` over as many pixels, and by how much its memory grows over many images.
 """
 
 from __future__ import annotations
@@ -16,16 +24,20 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from functools import partial
 
 import torch
 from tqdm.auto import tqdm
 
+from maskformer import MaskFormerUniversalConfig
 from maskformer.data.example import BadSample
 from maskformer.data.sources import load_source
 from maskformer.recipes import Recipe, list_recipes, load_recipe
 from maskformer.recipes.command_line import parse_with_recipe
 from maskformer.training.complexity import Complexity, count_complexity
 from maskformer.training.data_benchmark import STEPS, DataCost, measure_data
+from maskformer.training.metric_benchmark import MetricCost, measure_metrics
+from maskformer.training.step_benchmark import LOSSES, Step, measure_steps
 
 COLUMNS = ("recipe", "image", "parameters (M)", "paper", "multiply-adds (G)", "paper")
 
@@ -39,7 +51,18 @@ def build_parser() -> argparse.ArgumentParser:
     data = commands.add_parser("data", help="images a second a core, and the share of each step", allow_abbrev=False)
     data.add_argument("--recipe", help="name or YAML file of a recipe; shapes/demo by default")
     data.add_argument("--images", type=int, default=200, help="how many are measured")
-    for command in (complexity, data):
+    step = commands.add_parser("train-step", help="memory and seconds of a training step, by loss")
+    step.add_argument("--recipe", default="ade20k-150/maskformer_r50", help="name or YAML file of a recipe")
+    step.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES), help="which losses, all by default")
+    step.add_argument("--image_size", type=int, default=512, help="height and width")
+    step.add_argument("--batch_size", type=int, default=2, help="images of a step")
+    step.add_argument("--masks", type=int, default=20, help="targets of each image")
+    step.add_argument("--rounds", type=int, default=3, help="times that each is measured; medians are printed")
+    step.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
+    metric = commands.add_parser("metrics", help="what metrics cost, beside one count of the pixels, and their memory")
+    metric.add_argument("--images", type=int, default=5000, help="over how many memory is watched")
+    metric.add_argument("--rounds", type=int, default=51, help="times that each is measured; medians are printed")
+    for command in (complexity, data, step, metric):
         form = command.add_mutually_exclusive_group()
         form.add_argument("--markdown", action="store_true", help="print a Markdown table")
         form.add_argument("--json", action="store_true", help="print JSON, with every number")
@@ -127,10 +150,82 @@ def cost_rows(cost: DataCost) -> list[tuple[str, ...]]:
     return [*rows, ("all", f"{1000 / cost.images_per_second:.2f}", "100.0%")]
 
 
+def train_step(parser: argparse.ArgumentParser) -> None:
+    """Measures and prints; a recipe that is unknown or of another kind of model ends the program with exit code 2."""
+    arguments = parser.parse_args()
+    try:
+        recipe = load_recipe(arguments.recipe)
+    except ValueError as error:
+        parser.error(str(error))
+    if recipe.model_type != MaskFormerUniversalConfig.model_type:
+        parser.error(f"{recipe.name} is a {recipe.model_type} model; the losses compared are those of MaskFormer")
+    sizes = arguments.image_size, arguments.batch_size, arguments.masks
+    if min(*sizes, arguments.rounds) < 1:
+        parser.error("--image_size, --batch_size, --masks and --rounds must be at least 1")
+    config = recipe.build_config()
+    steps = [
+        Step(config, loss, saving, *sizes, arguments.device) for saving in (False, True) for loss in arguments.losses
+    ]
+    costs = measure_steps(steps, arguments.rounds, partial(tqdm, desc="measuring", unit="step", leave=False))
+    results = [
+        {"loss": step.loss, "checkpointing": step.checkpointing, "bytes": cost.peak_memory, "seconds": cost.seconds}
+        for step, cost in zip(steps, costs, strict=True)
+    ]
+    if arguments.json:
+        print(json.dumps({"recipe": recipe.name, "device": arguments.device, "steps": results}, indent=1))
+    else:
+        columns = ("loss", "checkpointing", "peak memory (MB)", "of plain", "seconds", "of plain")
+        print(table(columns, step_rows(results), arguments.markdown))
+        print()
+        print("\n".join(f"{name}: {LOSSES[name]}" for name in arguments.losses))
+
+
+def step_rows(results: list[dict]) -> list[tuple[str, ...]]:
+    """A row for each step; shares are of the plain loss without checkpointing, "-" where it was not measured."""
+    plain = next((row for row in results if row["loss"] == "plain" and not row["checkpointing"]), {})
+
+    def cells(row: dict, key: str, unit: float, digits: int) -> tuple[str, str]:
+        if row[key] is None:
+            return "-", "-"
+        return f"{row[key] / unit:.{digits}f}", f"{row[key] / plain[key]:.0%}" if plain.get(key) else "-"
+
+    return [
+        (
+            row["loss"],
+            "yes" if row["checkpointing"] else "no",
+            *cells(row, "bytes", 1e6, 0),
+            *cells(row, "seconds", 1, 2),
+        )
+        for row in results
+    ]
+
+
+def metrics(parser: argparse.ArgumentParser) -> None:
+    """Measures and prints."""
+    arguments = parser.parse_args()
+    if min(arguments.images, arguments.rounds) < 1:
+        parser.error("--images and --rounds must be at least 1")
+    cost = measure_metrics(arguments.images, arguments.rounds)
+    if arguments.json:
+        content = {"images": cost.images, "seconds": cost.seconds, "growth": cost.growth}
+        print(json.dumps(content | {"ratio": {name: cost.ratio(name) for name in cost.seconds}}, indent=1))
+    else:
+        columns = ("metric", "ms an image", "of one count", f"bytes more over {cost.images} images")
+        print(table(columns, metric_rows(cost), arguments.markdown))
+
+
+def metric_rows(cost: MetricCost) -> list[tuple[str, ...]]:
+    """A row for the plain count and for each metric."""
+    return [
+        (name, f"{1000 * seconds:.2f}", f"{cost.ratio(name):.2f}", str(cost.growth.get(name, "-")))
+        for name, seconds in cost.seconds.items()
+    ]
+
+
 def main() -> None:
     parser = build_parser()
     command = parser.parse_known_args()[0].command
-    {"complexity": complexity, "data": data}[command](parser)
+    {"complexity": complexity, "data": data, "train-step": train_step, "metrics": metrics}[command](parser)
 
 
 if __name__ == "__main__":
