@@ -69,8 +69,9 @@ def load_coco_instance(folder: str | Path, split: str) -> Source:
 def load_coco_instances(path: str | Path) -> Source:
     """The instances in a folder with one annotation file in COCO's format, or in the file `path`.
 
-    Images lie beside the file (or beside its folder, where that is `annotations/`), or in `images/` there. All of its
-    categories are labels, and things, whatever their ids are. Images without an object are examples too.
+    Images lie beside the file (or beside its folder, where that is `annotations/`), or in `images/` there; beside
+    `annotations/instances_NAME.json` also in `NAME/` of either. All categories are labels, and things, whatever their
+    ids are. Images without an object are examples too.
     Raises `ValueError`, naming file and entry, where a file is missing, does not parse or lies outside of the folder,
     where an id occurs twice or refers to nothing, and where a category has no name. Masks are looked at when an example
     is read.
@@ -79,6 +80,9 @@ def load_coco_instances(path: str | Path) -> Source:
     content = read_coco_json(path, OWN_LAYOUT)
     categories = [{**c, "isthing": 1} if isinstance(c, dict) else c for c in content["categories"]]
     labels = LabelSet.from_categories(categories, where=f"{path}: categories")
+    for image in content["images"]:
+        if isinstance(image, dict) and isinstance(image.get("file_name"), str):
+            image["file_name"] = image["file_name"].replace("\\", "/")  # written on Windows
     return instance_source(path, image_rows(path, content, labels, image_folder(path, content)), labels)
 
 
@@ -121,15 +125,17 @@ def holds_coco(path: Path) -> bool:
 
 def image_folder(path: Path, content: dict) -> Path:
     """The folder of the images of the annotation file `path`; raises `ValueError` where there is not one of them."""
-    root = path.parent.parent if path.parent.name == "annotations" else path.parent
+    root, subset = path.parent, ""
+    if root.name == "annotations":  # then each subset may have a folder of its own, as COCO has them
+        root, subset = root.parent, path.stem.removeprefix("instances_")
     names = [image["file_name"] for image in images_by_id(path, content).values()]
-    places = [root / "images", root]
+    places = list(dict.fromkeys([root / "images" / subset, root / "images", root / subset, root]))
     for place in places:
         if any((place / name).is_file() for name in names):  # the first one, unless files are missing
             return place
     if not names:
         raise ValueError(f"{path}: the dataset is empty; it lists no images")
-    raise ValueError(f"{path}: none of its images, such as {names[0]!r}, is in {places[0]} or {places[1]}")
+    raise ValueError(f"{path}: none of its images, such as {names[0]!r}, is in {' or '.join(map(str, places))}")
 
 
 def image_rows(path: Path, content: dict, labels: LabelSet, images: Path) -> Iterator[dict]:

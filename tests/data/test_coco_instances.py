@@ -124,7 +124,7 @@ def test_prepared_examples_are_the_same_and_sources_are_pickled(tmp_path):
 
 def write_export(folder: Path, annotation_file: str, images: str, file_name: str = "a b.png") -> Path:
     """One image with a cat, and one without anything; category ids have gaps, the first has no annotations."""
-    for index, name in enumerate((file_name, "empty.png")):
+    for index, name in enumerate((file_name.replace("\\", "/"), "empty.png")):
         write_image(folder / images / name, index)
     content = {
         "images": [
@@ -149,7 +149,10 @@ def write_export(folder: Path, annotation_file: str, images: str, file_name: str
         ("result.json", "", "images/a b.png", ""),  # Label Studio
         ("result.json", "images", "a b.png", "result.json"),
         ("annotations/instances_default.json", "images", "a b.png", ""),  # CVAT
+        ("annotations/instances_train.json", "images/train", "a b.png", ""),
+        ("annotations/instances_train2017.json", "train2017", "a b.png", "annotations/instances_train2017.json"),
         ("annotations/instances_default.json", "images", "sub/a b.png", "annotations/instances_default.json"),
+        ("result.json", "", "images\\a b.png", ""),  # Label Studio on Windows
     ],
 )
 def test_exports_of_annotation_tools(tmp_path, annotation_file, images, file_name, path):
@@ -197,6 +200,7 @@ def test_folders_without_annotations_or_images_are_named(tmp_path):
         (lambda c: c["images"].append(c["images"][0]), "image 2: an earlier image has the id 7 already"),
         (lambda c: c["images"][1].pop("file_name"), "image 1 has no 'file_name'"),
         (lambda c: c["images"][1].update(file_name="../b.png"), "image 1: the file '../b.png' lies outside of"),
+        (lambda c: c["images"][1].update(file_name="..\\b.png"), "image 1: the file '../b.png' lies outside of"),
         (lambda c: c["images"][1].update(file_name="/etc/b.png"), "image 1: the file '/etc/b.png' lies outside of"),
         (lambda c: c["annotations"].append(5), "annotation 1 is 5, not a mapping"),
         (lambda c: c["annotations"].append(c["annotations"][0]), "annotation 1: the id 1 is that of an earlier one"),
