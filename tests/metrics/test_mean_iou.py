@@ -177,3 +177,20 @@ def test_other_bad_input():
         metric.add_batch(predictions=[[[0]], [[0]]], references=[[[0]]])
     with pytest.raises(ValueError, match="num_labels is 0"):
         MeanIoU(num_labels=0)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5)])
+def test_images_without_prediction_without_truth_and_of_one_pixel(size):
+    metric = MeanIoU(num_labels=2)
+    void, zeros = np.full(size, 255), np.zeros(size, int)
+    assert metric.compute(predictions=[void], references=[zeros])["mean_iou"] == 0
+    assert np.isnan(metric.compute(predictions=[zeros], references=[void])["mean_iou"])
+    assert metric.compute(predictions=[zeros], references=[zeros])["mean_iou"] == 1
+
+
+def test_an_image_of_24_megapixels():
+    reference = np.zeros((4000, 6000), np.uint8)
+    reference[:, 3000:] = 1
+    prediction = np.roll(reference, 600, axis=1)
+    result = MeanIoU(num_labels=2).compute(predictions=[prediction], references=[reference])
+    assert result["per_category_iou"].tolist() == [pytest.approx(2400 / 3600)] * 2

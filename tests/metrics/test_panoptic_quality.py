@@ -258,3 +258,20 @@ def test_bad_categories():
         PanopticQuality(categories=[{"id": 5}, {"id": 5}])
     with pytest.raises(ValueError, match="entry 0 of categories has no 'id'"):
         PanopticQuality(categories=[{"name": "cat"}])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5)])
+def test_images_without_prediction_without_truth_and_of_one_pixel(size):
+    nothing = {"segmentation": np.zeros(size, int), "segments_info": []}
+    whole = {"segmentation": np.full(size, 7), "segments_info": [{"id": 7, "label_id": 0}]}
+    assert measure([(whole, nothing)])["per_class"][0] == {"pq": 0, "sq": 0, "rq": 0, "tp": 0, "fp": 0, "fn": 1}
+    assert measure([(nothing, whole)])["n"] == 0  # a prediction on void is excused
+    assert measure([(whole, whole)])["pq"] == 1
+
+
+def test_an_image_of_24_megapixels():
+    segmentation = np.ones((4000, 6000), np.int32)
+    segmentation[:, 3000:] = 2
+    reference = {"segmentation": segmentation, "segments_info": [{"id": i, "label_id": i} for i in (1, 2)]}
+    prediction = {**reference, "segmentation": np.roll(segmentation, 600, axis=1)}
+    assert measure([(reference, prediction)])["pq"] == pytest.approx(2400 / 3600)
