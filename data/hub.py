@@ -137,7 +137,8 @@ def read_split(dataset: HubDataset, split: str, streaming: bool) -> datasets.Dat
             info = SplitInfo(split, num_examples=sum(lengths), shard_lengths=lengths)
             rows.info.splits = SplitDict({split: info})
     except Exception as error:  # of a dozen kinds
-        raise ValueError(f"the split {split!r} of the dataset {dataset.name!r} cannot be read: {error}") from error
+        reason = " ".join(str(error).split())  # in one line
+        raise ValueError(f"the split {split!r} of the dataset {dataset.name!r} cannot be read: {reason}") from error
     if rows.features is None:
         raise ValueError(f"the dataset {dataset.name!r} does not tell its columns; it cannot be streamed")
     if not streaming and not len(rows):

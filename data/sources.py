@@ -91,6 +91,8 @@ def hub_dataset(arguments: DataArguments) -> HubDataset:
     """The dataset of the Hub that `arguments` describe; raises `ValueError` where they name none."""
     if not arguments.dataset:
         raise ValueError("the source 'hub' needs --dataset: a name such as OWNER/NAME, or a folder laid out as one")
+    if arguments.data_path or arguments.train_path or arguments.validation_path:
+        raise ValueError("the source 'hub' is told by --dataset, not by a path; a folder can be the --dataset")
     return HubDataset(
         arguments.dataset,
         config=arguments.dataset_config,

@@ -48,7 +48,9 @@ def write_parquet(folder: Path, split: str, rows: list[dict], features: dict, fi
         part.to_parquet(folder / data / f"{split}-{index:05d}-of-{files:05d}.parquet")
 
 
-def write_semantic(folder: Path, maps: list[np.ndarray], split: str = "train", files: int = 1, **columns) -> Path:
+def write_semantic(
+    folder: Path, maps: list[np.ndarray], split: str = "train", files: int = 1, data: str = "data", **columns
+) -> Path:
     """Images and label maps in the columns `image` and `label`; `columns` are more of them, as lists."""
     rows = [
         {
@@ -61,5 +63,5 @@ def write_semantic(folder: Path, maps: list[np.ndarray], split: str = "train", f
     features = {"image": datasets.Image(), "label": datasets.Image()}
     for name, cells in columns.items():
         features[name] = datasets.Value("string" if isinstance(cells[0], str) else "int64")
-    write_parquet(folder, split, rows, features, files)
+    write_parquet(folder, split, rows, features, files, data)
     return folder

@@ -10,6 +10,7 @@ import datasets
 import fsspec
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from ade20k_trees import write_ade20k
@@ -239,6 +240,20 @@ def test_parts_of_a_split(repository):
     assert [len(load_hub(dataset, split)) for split in ("train", "validation")] == [3, 1]
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_configurations_of_a_card(repository, streaming):
+    """As `push_to_hub` writes them."""
+    write_semantic(repository, [blocks(2)], data="small")
+    files = {"large": "data/train-*", "small": "small/train-*"}
+    configs = [{"config_name": name, "data_files": [{"split": "train", "path": path}]} for name, path in files.items()]
+    card = yaml.safe_dump({"configs": configs})
+    (repository / "README.md").write_text(f"---\n{card}---\n")
+    for name, count in (("large", 4), ("small", 1)):
+        assert len(load_hub(named(repository, config=name), "train", streaming)) == count
+    with pytest.raises(ValueError, match=r"cannot be read: Config name is missing.*\['large', 'small'\]"):
+        load_hub(named(repository), "train", streaming)
+
+
 def test_ids_of_a_column(tmp_path):
     folder = write_semantic(tmp_path / "repository", MAPS, file_name=list("abcd"), index=[7, 8, 9, 7])
     write_json(folder / "labels.json", list(NAMES.values()))
@@ -288,6 +303,8 @@ def test_the_settings_of_a_recipe(tmp_path):
     np.testing.assert_array_equal(semantic_map(source[0]), blocks(255, 0, 2))
     with pytest.raises(ValueError, match="the source 'hub' needs --dataset: a name such as OWNER/NAME"):
         load_source(DataArguments(source="hub"), "train")
+    with pytest.raises(ValueError, match="the source 'hub' is told by --dataset, not by a path"):
+        load_source(DataArguments(source="hub", train_path=str(folder), **settings), "train")
     with pytest.raises(ValueError, match="label_kind must be one of semantic, panoptic, instance, not 'depth'"):
         load_source(DataArguments(source="hub", label_kind="depth", **settings), "validation")
 
