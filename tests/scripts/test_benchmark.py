@@ -53,6 +53,7 @@ def test_complexity_as_markdown_and_json(monkeypatch, capsys):
         (["data", "--nothing", "3"], "there is no setting 'nothing'"),
         (["data", "--source", "panoptic_folder"], "needs --train_path"),
         (["data", "--images", "0"], "--images must be at least 1"),
+        (["metrics", "--rounds", "0"], "--images and --rounds must be at least 1"),
     ],
 )
 def test_mistakes_end_with_exit_code_2(monkeypatch, capsys, words, message):
@@ -102,3 +103,19 @@ def test_what_is_measured_is_what_training_gets(tmp_path):
     for one, other in zip(expected, sum(batches, []), strict=True):
         np.testing.assert_array_equal(one["image"], other["image"])
         np.testing.assert_array_equal(one["segmentation"], other["segmentation"])
+
+
+def test_metrics_stand_beside_the_plain_count(monkeypatch, capsys):
+    words = ["metrics", "--images", "3", "--rounds", "1"]
+    run(monkeypatch, *words)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[2:]] == [
+        "numpy.bincount",
+        "mean_iou",
+        "panoptic_quality",
+        "semantic_panoptic_quality",
+    ]
+    assert lines[2].split()[2:] == ["1.00", "-"] and "over 3 images" in lines[0]
+    run(monkeypatch, *words, "--json")
+    content = json.loads(capsys.readouterr().out)
+    assert content["ratio"]["mean_iou"] == content["seconds"]["mean_iou"] / content["seconds"]["numpy.bincount"]
