@@ -13,9 +13,9 @@ from PIL import Image
 from maskformer.data.files import replace_file
 from maskformer.data.label_set import LabelSet
 from maskformer.image_processing.preprocessing import normalization
-from maskformer.image_processing.visualization import draw_segments, on_square, side_by_side
+from maskformer.image_processing.visualization import draw_segments, side_by_side
 
-TILE = 448  # pixels, the longest side of a picture
+TILE = 640  # pixels, the width of a picture
 
 
 def draw_batches(batches: Iterable[dict], image_processor, labels: LabelSet, path: Path, images: int = 6) -> None:
@@ -29,10 +29,12 @@ def draw_batches(batches: Iterable[dict], image_processor, labels: LabelSet, pat
             if len(captions) == images:
                 break
             image = image_of(pixels, image_processor)
-            segments = segments_of(batch, index, image_processor.ignore_index)
-            scale = max(1, round(TILE / max(image.shape[:2])))
+            segments = segments_of(batch, index, len(labels))
+            scale = max(1, round(TILE / image.shape[1]))
             drawn = draw_segments(image, segments, labels.names, labels.colors, scale=scale)
-            pictures += [on_square(Image.fromarray(image), TILE), on_square(drawn, TILE)]
+            height = round(image.shape[0] * TILE / image.shape[1])
+            for picture in (Image.fromarray(image), drawn):
+                pictures.append(picture.resize((TILE, height), Image.Resampling.LANCZOS))
             captions.append(caption_of(segments))
         if len(captions) == images:
             break
@@ -51,11 +53,11 @@ def image_of(pixel_values: torch.Tensor, image_processor) -> np.ndarray:
     return values.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()  # (H, W, 3)
 
 
-def segments_of(batch: dict, index: int, ignore_index: int | None) -> dict:
+def segments_of(batch: dict, index: int, num_labels: int) -> dict:
     """The targets of one image as a map of segment ids with `segments_info`; small masks lie on top of large ones."""
     if "labels" in batch:  # of a per-pixel model
         label_map = batch["labels"][index].cpu().numpy()
-        present = [int(label) for label in np.unique(label_map) if label != ignore_index]
+        present = [label for label in np.unique(label_map).tolist() if label < num_labels]  # the others are void
         masks, classes = [label_map == label for label in present], present
     else:
         masks, classes = batch["mask_labels"][index].cpu().numpy(), batch["class_labels"][index].tolist()

@@ -21,7 +21,7 @@ def test_small_masks_lie_on_top_and_empty_ones_are_counted():
     masks = torch.zeros(3, 4, 4, dtype=torch.bool)
     masks[0, :2, :2], masks[1] = True, True
     batch = {"pixel_values": torch.zeros(1, 3, 4, 4), "mask_labels": [masks], "class_labels": [torch.tensor([5, 6, 6])]}
-    segments = segments_of(batch, 0, None)
+    segments = segments_of(batch, 0, 7)
     expected = np.full((4, 4), 2)
     expected[:2, :2] = 1
     np.testing.assert_array_equal(segments["segmentation"], expected)
@@ -30,7 +30,7 @@ def test_small_masks_lie_on_top_and_empty_ones_are_counted():
 
 def test_labels_of_a_per_pixel_model_are_segments_and_the_ignored_one_is_void():
     labels = torch.tensor([[[255, 2], [2, 0]]])
-    segments = segments_of({"pixel_values": torch.zeros(1, 3, 2, 2), "labels": labels}, 0, 255)
+    segments = segments_of({"pixel_values": torch.zeros(1, 3, 2, 2), "labels": labels}, 0, 3)
     assert [info["label_id"] for info in segments["segments_info"]] == [0, 2]
     np.testing.assert_array_equal(segments["segmentation"], [[0, 2], [2, 1]])
 
