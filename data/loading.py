@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Callable
 
 import numpy as np
@@ -60,6 +61,11 @@ class TrainingExamples(torch.utils.data.Dataset):
                     raise
                 logger.warning("skipped a bad sample: %s", error)
         raise BadSample("not one example of the training dataset can be used; the warnings above say why")
+
+
+def outlive_sigterm(worker: int) -> None:
+    """Makes a loader's process leave SIGTERM, which schedulers send to all, to the main one: that ends its workers."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class Collator:
@@ -133,4 +139,5 @@ def training_batches(
         num_workers=workers,
         drop_last=True,
         persistent_workers=False,
+        worker_init_fn=outlive_sigterm,
     )

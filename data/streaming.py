@@ -19,6 +19,7 @@ import torch
 
 from maskformer.data.augmentation import Augmentation
 from maskformer.data.example import BadSample, Example, Source
+from maskformer.data.loading import outlive_sigterm
 
 logger = logging.getLogger(__name__)
 
@@ -209,4 +210,11 @@ def streaming_batches(
     )
     # Too few examples are noticed here, not in a worker.
     Shards(source.rows, num_processes * max(1, workers))
-    return torch.utils.data.DataLoader(examples, batch_size, collate_fn=collate, num_workers=workers, drop_last=True)
+    return torch.utils.data.DataLoader(
+        examples,
+        batch_size,
+        collate_fn=collate,
+        num_workers=workers,
+        drop_last=True,
+        worker_init_fn=outlive_sigterm,
+    )

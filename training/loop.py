@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, send_to_device
+from accelerate.utils import DistributedType, broadcast_object_list, send_to_device
 from tqdm.auto import tqdm
 
 from maskformer.data.example import BadSample
@@ -93,7 +93,8 @@ def prepare_model(accelerator: Accelerator, model, training: TrainingArguments, 
     if training.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     optimizer = build_optimizer(model, training)
-    model = model.to(memory_format=torch.channels_last)  # the faster layout of convolutions
+    if accelerator.distributed_type != DistributedType.FSDP:  # which shards contiguous weights only
+        model = model.to(memory_format=torch.channels_last)  # the faster layout of convolutions
     if training.compile:
         model.model.compile()  # the network; matching runs outside of it
     model, optimizer = accelerator.prepare(model, optimizer)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import distributed_steps
 import pytest
 import torch
 
+import distributed_steps
 from helpers import ROOT
 from maskformer.modeling import loss, per_pixel_loss
 
