@@ -88,6 +88,14 @@ class Preprocessing:
     label_ids_to_fuse = None
     test_protocol = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as they are saved. Both backends are named to those who load the code from the folder."""
+        settings = super().to_dict()
+        if "AutoImageProcessor" in (settings.get("auto_map") or {}):
+            name = f"{type(self).__module__.rpartition('.')[2]}.{type(self).__name__.removesuffix('Pil')}"
+            settings["auto_map"] = {"AutoImageProcessor": {"torchvision": name, "pil": f"{name}Pil"}}
+        return settings
+
     def preprocess(
         self,
         images: ImageInput,

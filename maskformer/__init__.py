@@ -15,10 +15,6 @@ from transformers import (
     AutoModelForSemanticSegmentation,
     AutoModelForUniversalSegmentation,
 )
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES,
-    MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES,
-)
 
 from maskformer.image_processing.image_processing_maskformer import (
     MaskFormerUniversalImageProcessor,
@@ -69,7 +65,6 @@ def _register() -> None:
         MaskFormerForUniversalSegmentation,
         (AutoModelForUniversalSegmentation, AutoModelForImageSegmentation, AutoModelForSemanticSegmentation),
         {"torchvision": MaskFormerUniversalImageProcessor, "pil": MaskFormerUniversalImageProcessorPil},
-        MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES,
     )
     _register_model(
         PerPixelBaselineConfig,
@@ -77,19 +72,21 @@ def _register() -> None:
         PerPixelBaselineForSemanticSegmentation,
         (AutoModelForSemanticSegmentation,),
         {"torchvision": PerPixelBaselineImageProcessor, "pil": PerPixelBaselineImageProcessorPil},
-        MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES,
     )
 
 
-def _register_model(config, base_model, model, auto_classes, image_processors, pipeline_names) -> None:
-    """Registers one configuration, its models and its image processors."""
+def _register_model(config, base_model, model, auto_classes, image_processors) -> None:
+    """Registers one configuration, its models and its image processors; saved folders will hold their code."""
     AutoConfig.register(config.model_type, config, exist_ok=True)
     AutoModel.register(config, base_model, exist_ok=True)
     for auto_class in auto_classes:
         auto_class.register(config, model, exist_ok=True)
     AutoImageProcessor.register(config, image_processor_classes=image_processors, exist_ok=True)
-    # The pipeline checks tables of names too, and logs an error for a model that is in none of them.
-    pipeline_names[config.model_type] = model.__name__
+    config.register_for_auto_class()
+    base_model.register_for_auto_class()
+    model.register_for_auto_class(auto_classes[0])
+    for image_processor in image_processors.values():
+        image_processor.register_for_auto_class()
 
 
 _register()

@@ -48,10 +48,13 @@ class MultiHeadAttention(nn.Module):
         batch, length, _ = states.shape
         return states.view(batch, length, self.num_heads, self.head_size).transpose(1, 2)  # (B, heads, N, d)
 
-    def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """`query` (B, N, C) attends to `key` and `value` (B, M, C); gives (B, N, C)."""
+    def forward(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """`query` (B, N, C) attends to `key` and `value` (B, M, C); gives (B, N, C) and, of eager attention only, the
+        weights (B, heads, N, M)."""
         interface = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
-        attended, _ = interface(
+        attended, weights = interface(
             self,
             self.split_heads(self.q_proj(query)),
             self.split_heads(self.k_proj(key)),
@@ -60,4 +63,4 @@ class MultiHeadAttention(nn.Module):
             scaling=self.scaling,
             dropout=self.config.dropout if self.training else 0.0,
         )
-        return self.out_proj(attended.flatten(2))  # (B, N, C)
+        return self.out_proj(attended.flatten(2)), weights  # (B, N, C)

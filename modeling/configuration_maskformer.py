@@ -52,6 +52,9 @@ class SegmentationNetworkConfig(PreTrainedConfig):
     deep_supervision: bool = True
     label_colors: list[list[int]] | None = None
 
+    # What an evaluation by transformers' Trainer need not keep.
+    keys_to_ignore_at_inference = ["loss_dict", "auxiliary_logits", "hidden_states", "attentions", "cross_attentions"]
+
     def validate_architecture(self):
         """Refuses combinations that no network can be built from."""
         for name in ("feature_size", "hidden_size"):

@@ -6,11 +6,14 @@ E_mask.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.utils import ModelOutput
+from transformers.models.auto.modeling_auto import MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES
+from transformers.utils import ModelOutput, logging
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .backbone import STRIDES, load_backbone
 from .configuration_maskformer import MaskFormerUniversalConfig, SegmentationNetworkConfig
@@ -18,7 +21,11 @@ from .initialization import initialize
 from .loss import loss_normalizers, mask_classification_losses
 from .pixel_decoder import PixelDecoder
 from .point_sampling import PointSampling
-from .transformer_decoder import TransformerDecoder
+from .saved_folder import auto_map, write_model_card
+from .transformer_decoder import ImageAttention, QueryAttention, TransformerDecoder, TransformerDecoderLayer
+from .transformers_layout import HUB_ARGUMENTS, is_transformers_layout, read_transformers_layout
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -29,11 +36,17 @@ class MaskFormerUniversalModelOutput(ModelOutput):
         image_features: F, the backbone's maps of strides 4, 8, 16 and 32.
         pixel_embeddings: E_pixel, (B, C_E, H/4, W/4).
         segment_embeddings: Q, one (B, N, C) a decoder layer.
+        hidden_states: with `output_hidden_states`, what enters the first decoder layer and what leaves each, (B, N, C).
+        attentions: with `output_attentions`, the weights between queries of each decoder layer, (B, heads, N, N).
+        cross_attentions: likewise those of the M places of the image, (B, heads, N, M).
     """
 
     image_features: tuple[torch.FloatTensor, ...] | None = None
     pixel_embeddings: torch.FloatTensor | None = None
     segment_embeddings: tuple[torch.FloatTensor, ...] | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+    cross_attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
 @dataclass
@@ -48,6 +61,7 @@ class MaskFormerForUniversalSegmentationOutput(ModelOutput):
         masks_queries_logits: (B, N, H/4, W/4).
         auxiliary_logits: one dict of those two for each decoder layer but the last.
         pixel_mask: (B, H, W); its shape is the canvas, its ones are the image. Post-processing needs it.
+        hidden_states, attentions, cross_attentions: as in `MaskFormerUniversalModelOutput`.
     """
 
     loss: torch.FloatTensor | None = None
@@ -56,6 +70,9 @@ class MaskFormerForUniversalSegmentationOutput(ModelOutput):
     masks_queries_logits: torch.FloatTensor | None = None
     auxiliary_logits: list[dict[str, torch.FloatTensor]] | None = None
     pixel_mask: torch.LongTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+    cross_attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
 class PixelLevelModule(nn.Module):
@@ -113,7 +130,7 @@ class SegmentationModule(nn.Module):
 
 
 class MaskFormerUniversalPreTrainedModel(PreTrainedModel):
-    """Initialisation and loading."""
+    """Initialisation, loading and saving."""
 
     config: MaskFormerUniversalConfig
     base_model_prefix = "model"
@@ -123,6 +140,11 @@ class MaskFormerUniversalPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     _no_split_modules = ["TransformerDecoderLayer", "TransformerEncoderLayer", "Block"]
+    _can_record_outputs = {
+        "hidden_states": OutputRecorder(TransformerDecoderLayer, num_hidden_layers_key="decoder_layers"),
+        "attentions": OutputRecorder(QueryAttention, index=1),
+        "cross_attentions": OutputRecorder(ImageAttention, index=1),
+    }
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
@@ -132,6 +154,29 @@ class MaskFormerUniversalPreTrainedModel(PreTrainedModel):
         # For code outside of transformers it would skip modules without parameters of their own (attention, decoder),
         # lest they overwrite loaded ones; `initialize` leaves those alone anyway.
         super()._initialize_weights(module, is_custom_code=False)
+
+    def save_pretrained(self, save_directory, *args, is_main_process: bool = True, **kwargs):
+        """As `PreTrainedModel.save_pretrained`; the folder also says which class is which, and has a model card."""
+        self.config.auto_map = auto_map(self.config)
+        super().save_pretrained(save_directory, *args, is_main_process=is_main_process, **kwargs)
+        if is_main_process:
+            write_model_card(self.config, Path(save_directory))
+
+    def recorded_outputs(self, output_hidden_states: bool | None, output_attentions: bool | None) -> dict[str, bool]:
+        """What is to be recorded, as arguments of the network; None means what the configuration says.
+
+        Raises `ValueError` where attention weights are wanted that the attention in use does not give.
+        """
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
+        if output_attentions and self.config._attn_implementation != "eager":
+            raise ValueError(
+                f"output_attentions needs attn_implementation='eager', not {self.config._attn_implementation!r}, which"
+                " keeps no weights: model.set_attn_implementation('eager')"
+            )
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        return {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
 
 
 class MaskFormerUniversalModel(MaskFormerUniversalPreTrainedModel):
@@ -143,17 +188,20 @@ class MaskFormerUniversalModel(MaskFormerUniversalPreTrainedModel):
         self.transformer_module = TransformerDecoder(config, attended_channels(config, self.pixel_level_module))
         self.post_init()
 
+    @capture_outputs
     def forward(
-        self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None = None, return_dict: bool | None = None
+        self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None = None, **kwargs
     ) -> MaskFormerUniversalModelOutput:
-        """`pixel_values` (B, 3, H, W), normalised; `pixel_mask` is accepted and not used, as in the official code."""
+        """`pixel_values` (B, 3, H, W), normalised; `pixel_mask` is accepted and not used, as in the official code.
+
+        Further arguments: `return_dict`, `output_hidden_states`, and `output_attentions`, for eager attention.
+        """
         image_features, pixel_embeddings, attended = self.pixel_level_module(pixel_values)
-        output = MaskFormerUniversalModelOutput(
+        return MaskFormerUniversalModelOutput(
             image_features=image_features,
             pixel_embeddings=pixel_embeddings,
             segment_embeddings=self.transformer_module(attended),
         )
-        return output if return_dict is not False else output.to_tuple()
 
 
 class MaskFormerForUniversalSegmentation(MaskFormerUniversalPreTrainedModel):
@@ -165,6 +213,18 @@ class MaskFormerForUniversalSegmentation(MaskFormerUniversalPreTrainedModel):
         self.segmentation_module = SegmentationModule(config)
         self.post_init()
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, config=None, **kwargs):
+        """As `PreTrainedModel.from_pretrained`; checkpoints of transformers' own MaskFormer are converted."""
+        name = pretrained_model_name_or_path
+        if name is None or config is not None or not is_transformers_layout(name, kwargs):
+            return super().from_pretrained(name, *args, config=config, **kwargs)
+        config, state_dict = read_transformers_layout(name, kwargs)
+        logger.warning(f"{name} holds transformers' own MaskFormer; its configuration and weights are converted.")
+        kwargs = {key: value for key, value in kwargs.items() if key not in HUB_ARGUMENTS}
+        config.update({key: kwargs.pop(key) for key in list(kwargs) if hasattr(config, key)})
+        return super().from_pretrained(None, *args, config=config, state_dict=state_dict, **kwargs)
+
     def forward(
         self,
         pixel_values: torch.Tensor,
@@ -173,6 +233,8 @@ class MaskFormerForUniversalSegmentation(MaskFormerUniversalPreTrainedModel):
         class_labels: list[torch.Tensor] | None = None,
         return_dict: bool | None = None,
         normalizers: dict[str, torch.Tensor] | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> MaskFormerForUniversalSegmentationOutput:
         """Predicts N masks with one class each, and their loss where targets are given (section 3.3).
 
@@ -182,10 +244,12 @@ class MaskFormerForUniversalSegmentation(MaskFormerUniversalPreTrainedModel):
             mask_labels: for each image the target masks, bool (n_i, H, W) on the padded canvas.
             class_labels: for each image their classes, int64 (n_i,).
             normalizers: what the losses are divided by, from `loss_normalizers`; by default what this batch has.
+            output_hidden_states: whether to return the states of the decoder layers.
+            output_attentions: whether to return their attention weights, which eager attention has.
 
         Raises `ValueError` where targets do not fit the images or the label set.
         """
-        embeddings = self.model(pixel_values)
+        embeddings = self.model(pixel_values, **self.recorded_outputs(output_hidden_states, output_attentions))
         segment_embeddings = embeddings.segment_embeddings
         if not self.config.deep_supervision:
             segment_embeddings = segment_embeddings[-1:]
@@ -210,6 +274,9 @@ class MaskFormerForUniversalSegmentation(MaskFormerUniversalPreTrainedModel):
                 for classes, masks in zip(class_logits[:-1], mask_logits[:-1], strict=True)
             ],
             pixel_mask=pixel_mask,
+            hidden_states=embeddings.hidden_states,
+            attentions=embeddings.attentions,
+            cross_attentions=embeddings.cross_attentions,
         )
         return output if return_dict is not False else output.to_tuple()
 
@@ -256,6 +323,11 @@ class MaskFormerForUniversalSegmentation(MaskFormerUniversalPreTrainedModel):
             name if layer == last else f"{name}_{layer}": weights[name] * loss for (name, layer), loss in losses.items()
         }
 
+
+# The pipeline checks tables of names, and logs an error for a model that is in none of them, remote code included.
+MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES[MaskFormerUniversalConfig.model_type] = (
+    MaskFormerForUniversalSegmentation.__name__
+)
 
 __all__ = [
     "MaskFormerForUniversalSegmentation",

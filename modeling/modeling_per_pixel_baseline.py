@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from transformers import initialization as init
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES
 from transformers.utils import ModelOutput
+from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_maskformer import PerPixelBaselineConfig
 from .modeling_maskformer import (
@@ -35,12 +37,16 @@ class PerPixelBaselineForSemanticSegmentationOutput(ModelOutput):
             decoder layer being 0.
         logits: (B, K, H/4, W/4).
         pixel_mask: (B, H, W); its shape is the canvas, its ones are the image. Post-processing needs it.
+        hidden_states, attentions, cross_attentions: as in `MaskFormerUniversalModelOutput`; empty without a decoder.
     """
 
     loss: torch.FloatTensor | None = None
     loss_dict: dict[str, torch.FloatTensor] | None = None
     logits: torch.FloatTensor | None = None
     pixel_mask: torch.LongTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+    cross_attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
 class PixelClassifier(nn.Conv2d):
@@ -91,20 +97,21 @@ class PerPixelBaselineModel(PerPixelBaselinePreTrainedModel):
             self.transformer_module = TransformerDecoder(config, attended_channels(config, self.pixel_level_module))
         self.post_init()
 
+    @capture_outputs
     def forward(
-        self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None = None, return_dict: bool | None = None
+        self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None = None, **kwargs
     ) -> MaskFormerUniversalModelOutput:
         """`pixel_values` (B, 3, H, W), normalised; `pixel_mask` is accepted and not used, as in the official code.
 
+        Further arguments: `return_dict`, `output_hidden_states`, and `output_attentions`, for eager attention.
         The output's `segment_embeddings` are one (B, K, C) a decoder layer, None without a decoder.
         """
         image_features, pixel_embeddings, attended = self.pixel_level_module(pixel_values)
-        output = MaskFormerUniversalModelOutput(
+        return MaskFormerUniversalModelOutput(
             image_features=image_features,
             pixel_embeddings=pixel_embeddings,
             segment_embeddings=self.transformer_module(attended) if self.transformer_module is not None else None,
         )
-        return output if return_dict is not False else output.to_tuple()
 
 
 class PerPixelBaselineForSemanticSegmentation(PerPixelBaselinePreTrainedModel):
@@ -123,6 +130,8 @@ class PerPixelBaselineForSemanticSegmentation(PerPixelBaselinePreTrainedModel):
         labels: torch.Tensor | None = None,
         return_dict: bool | None = None,
         normalizers: dict[str, torch.Tensor] | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> PerPixelBaselineForSemanticSegmentationOutput:
         """Classifies every pixel, and gives the cross-entropy at full resolution where labels are given.
 
@@ -131,11 +140,13 @@ class PerPixelBaselineForSemanticSegmentation(PerPixelBaselinePreTrainedModel):
             pixel_mask: (B, H, W), one on the image and zero on padding; handed on to post-processing, not used.
             labels: integers (B, H, W) on the padded canvas, `config.ignore_index` where there is no class.
             normalizers: what the losses are divided by, from `loss_normalizers`; by default what this batch has.
+            output_hidden_states: whether to return the states of the decoder layers.
+            output_attentions: whether to return their attention weights, which eager attention has.
 
         Raises `ValueError` where labels do not fit the images or the label set.
         """
         batch, _, height, width = pixel_values.shape
-        embeddings = self.model(pixel_values)
+        embeddings = self.model(pixel_values, **self.recorded_outputs(output_hidden_states, output_attentions))
         segment_embeddings = embeddings.segment_embeddings or (None,)
         logits = self.segmentation_module(segment_embeddings[-1], embeddings.pixel_embeddings)  # (B, K, H/4, W/4)
         loss_dict = None
@@ -153,6 +164,9 @@ class PerPixelBaselineForSemanticSegmentation(PerPixelBaselinePreTrainedModel):
             loss_dict=loss_dict,
             logits=logits,
             pixel_mask=pixel_mask,
+            hidden_states=embeddings.hidden_states,
+            attentions=embeddings.attentions,
+            cross_attentions=embeddings.cross_attentions,
         )
         return output if return_dict is not False else output.to_tuple()
 
@@ -186,6 +200,11 @@ class PerPixelBaselineForSemanticSegmentation(PerPixelBaselinePreTrainedModel):
                 losses[f"loss_sem_seg_{layer}"] = loss(layer_logits)
         return losses
 
+
+# The pipeline checks tables of names, and logs an error for a model that is in none of them, remote code included.
+MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES[PerPixelBaselineConfig.model_type] = (
+    PerPixelBaselineForSemanticSegmentation.__name__
+)
 
 __all__ = [
     "PerPixelBaselineForSemanticSegmentation",

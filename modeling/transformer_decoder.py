@@ -54,8 +54,16 @@ class TransformerEncoderLayer(GradientCheckpointingLayer):
 
     def forward(self, states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """`states` (B, M, C) and `positions` (M, C) to (B, M, C)."""
-        states = self.self_attention_residual(states, lambda x: self.self_attention(x + positions, x + positions, x))
+        states = self.self_attention_residual(states, lambda x: self.self_attention(x + positions, x + positions, x)[0])
         return self.feed_forward_residual(states, self.feed_forward)
+
+
+class QueryAttention(MultiHeadAttention):
+    """Attention of the queries to each other; a class of its own, by which its weights are recorded."""
+
+
+class ImageAttention(MultiHeadAttention):
+    """Attention of the queries to the image, likewise."""
 
 
 class TransformerDecoderLayer(GradientCheckpointingLayer):
@@ -63,9 +71,9 @@ class TransformerDecoderLayer(GradientCheckpointingLayer):
 
     def __init__(self, config: PreTrainedConfig):
         super().__init__()
-        self.self_attention = MultiHeadAttention(config, config.hidden_size)
+        self.self_attention = QueryAttention(config, config.hidden_size)
         self.self_attention_residual = Residual(config, config.hidden_size)
-        self.cross_attention = MultiHeadAttention(config, config.hidden_size)
+        self.cross_attention = ImageAttention(config, config.hidden_size)
         self.cross_attention_residual = Residual(config, config.hidden_size)
         self.feed_forward = FeedForward(config, config.hidden_size)
         self.feed_forward_residual = Residual(config, config.hidden_size)
@@ -75,10 +83,10 @@ class TransformerDecoderLayer(GradientCheckpointingLayer):
     ) -> torch.Tensor:
         """`states` (B, N, C), keys (positions included) and values of the image (B, M, C), `query_positions` (N, C)."""
         states = self.self_attention_residual(
-            states, lambda x: self.self_attention(x + query_positions, x + query_positions, x)
+            states, lambda x: self.self_attention(x + query_positions, x + query_positions, x)[0]
         )
         states = self.cross_attention_residual(
-            states, lambda x: self.cross_attention(x + query_positions, image_keys, image_values)
+            states, lambda x: self.cross_attention(x + query_positions, image_keys, image_values)[0]
         )
         return self.feed_forward_residual(states, self.feed_forward)
 
