@@ -147,7 +147,7 @@ def plain_loss(
     wanted_classes = torch.full(class_logits.shape[:2], config.num_labels, device=class_logits.device)  # (B, N)
     for image, (queries, targets) in enumerate(pairs):
         wanted_classes[image, queries] = class_labels[image][targets]
-    weight = torch.ones(config.num_labels + 1, device=class_logits.device)
+    weight = class_logits.new_ones(config.num_labels + 1)
     weight[-1] = config.no_object_weight
     cross_entropy = F.cross_entropy(class_logits.transpose(1, 2), wanted_classes, weight)
 
