@@ -10,6 +10,7 @@ PARTS = {
     "maskformer.modeling": "modeling",
     "maskformer.image_processing": "image_processing",
     "maskformer.data": "data",
+    "maskformer.evaluation": "evaluation",
     "maskformer.metrics": "metrics",
     "maskformer.metrics.mask_average_precision": "metrics/mask_average_precision",
     "maskformer.metrics.mean_iou": "metrics/mean_iou",

@@ -10,7 +10,8 @@ from huggingface_hub.dataclasses import strict
 from maskformer.data.augmentation import Augmentation
 from maskformer.data.shapes import SMALLEST_SCENE
 
-METRICS = ("pq", "pq_things", "pq_stuff", "mean_iou")
+METRICS = ("pq", "pq_things", "pq_stuff", "mean_iou", "semantic_pq", "ap")
+TASKS = ("semantic", "panoptic", "instance")
 # Settings of the section `data` that only training reads.
 AUGMENTATION = {"keep_emptied_segments", *Augmentation.__dataclass_fields__}
 # Arguments of `post_process_panoptic_segmentation`, and the settings of `EvaluationArguments` that they are.
@@ -217,36 +218,70 @@ class EvaluationArguments:
     """The test protocol.
 
     Args:
+        task: what is measured: `semantic` (mean IoU, and the panoptic quality of label maps), `panoptic` (and the
+            panoptic quality of segments) or `instance` (and average precision, which is measured in any case where all
+            labels are things).
         eval_batch_size: images of one canvas size that are predicted at once.
         threshold: class probability above which a query becomes a panoptic segment.
         mask_threshold: mask probability above which a pixel counts to the original area of a segment.
         overlap_mask_area_threshold: share of that area that must be left for a segment to stay.
         panoptic_method: `maskformer`, or `detr` for DETR's panoptic post-processing.
-        best_metric: the metric by which the best checkpoint is chosen, `pq`, `pq_things`, `pq_stuff` or `mean_iou`.
-        tta_shortest_edges: sizes in pixels of test-time augmentation. These three record the official protocol of the
-            columns "ms" (multi scale); nothing reads them yet.
+        best_metric: the metric by which the best checkpoint is chosen, `pq`, `pq_things`, `pq_stuff`, `mean_iou`,
+            `semantic_pq` or `ap`.
+        tta: test-time augmentation, the columns "ms" (multi scale) of the paper; semantic answers only.
+        tta_shortest_edges: sizes in pixels of test-time augmentation.
         tta_longest_edge: bound of the longest edge after that.
         tta_flip: every size once more, flipped horizontally.
+        sliding_window: height and width, in pixels of the image as it is resized for the test, of windows that are
+            answered one by one and averaged; semantic answers only.
+        stride: rows and columns between windows; by default two thirds of their size.
     """
 
+    task: str = "panoptic"
     eval_batch_size: int = 1
     threshold: float | int = 0.8
     mask_threshold: float | int = 0.5
     overlap_mask_area_threshold: float | int = 0.8
     panoptic_method: str = "maskformer"
     best_metric: str = "pq"
+    tta: bool = False
     tta_shortest_edges: list[int] = field(default_factory=list)
     tta_longest_edge: int = 4096
     tta_flip: bool = True
+    sliding_window: list[int] | None = None
+    stride: list[int] | None = None
 
     def validate_protocol(self):
         """Refuses metrics and methods that do not exist, batches of nothing and thresholds that are no shares."""
+        if self.task not in TASKS:
+            raise ValueError(f"task must be one of {', '.join(TASKS)}, not {self.task!r}")
         at_least_one(self, "eval_batch_size")
         within(self, 0, 1, "threshold", "mask_threshold", "overlap_mask_area_threshold")
         if self.panoptic_method not in ("maskformer", "detr"):
             raise ValueError(f"panoptic_method must be maskformer or detr, not {self.panoptic_method!r}")
         if self.best_metric not in METRICS:
             raise ValueError(f"best_metric must be one of {', '.join(METRICS)}, not {self.best_metric!r}")
+
+    def validate_averages(self):
+        """Refuses test-time augmentation without sizes, and windows that leave gaps."""
+        if self.tta and not self.tta_shortest_edges:
+            raise ValueError("tta needs tta_shortest_edges, as [384, 512, 640], which this recipe has none of")
+        if self.tta and self.sliding_window is not None:
+            raise ValueError("tta and sliding_window exclude each other")
+        if self.sliding_window is None:
+            if self.stride is not None:
+                raise ValueError("stride has no effect without sliding_window")
+            return
+        pairs = {"sliding_window": self.sliding_window, "stride": self.window_stride()}
+        for name, pair in pairs.items():
+            if len(pair) != 2 or min(pair) < 1:
+                raise ValueError(f"{name} must be two numbers of pixels, rows and columns, as [512, 512], not {pair}")
+        if any(step > edge for step, edge in zip(pairs["stride"], self.sliding_window, strict=True)):
+            raise ValueError(f"the stride {self.stride} leaves gaps between windows of {self.sliding_window}")
+
+    def window_stride(self) -> tuple[int, ...]:
+        """Rows and columns between the windows of `sliding_window`."""
+        return tuple(self.stride or (max(1, 2 * edge // 3) for edge in self.sliding_window))
 
     def protocol(self) -> dict[str, float | int | str]:
         """The arguments of an image processor's `post_process_panoptic_segmentation` that this protocol tests with."""

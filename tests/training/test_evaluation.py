@@ -13,8 +13,9 @@ from folders import write_panoptic_folder
 from maskformer import MaskFormerUniversalImageProcessorPil
 from maskformer.data.example import BadSample, segments_to_masks
 from maskformer.data.panoptic_folder import load_panoptic_folder
+from maskformer.evaluation.answers import batches_of_one_canvas
 from maskformer.recipes.arguments import EvaluationArguments
-from maskformer.training.evaluation import batches_of_one_canvas, evaluate, in_one_line
+from maskformer.training.evaluation import evaluate, in_one_line
 
 SIZE = {"size": {"shortest_edge": 128, "longest_edge": 512}}
 
