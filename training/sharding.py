@@ -26,11 +26,10 @@ def whole_model(model: torch.nn.Module) -> torch.nn.Module:
     """`model` itself, or a copy of a sharded one with whole weights on its device, which each process can use alone."""
     if not is_sharded(model):
         return model
-    device = next(model.parameters()).device
     weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
-    whole = type(model)(copy.deepcopy(model.config))
+    whole = type(model)(copy.deepcopy(model.config)).to(model.device, model.dtype)
     whole.load_state_dict(weights)
-    return whole.to(device)
+    return whole
 
 
 def optimizer_state(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict:

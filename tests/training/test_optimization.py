@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
 
 from helpers import fixture
+from maskformer import MaskFormerForUniversalSegmentation, load_recipe
+from maskformer.convert import to_official
 from maskformer.recipes.arguments import TrainingArguments
 from maskformer.training.optimization import build_optimizer, learning_rate_factor, set_learning_rate
 
@@ -27,6 +30,34 @@ def test_groups(tiny_model, backbone):
         undecayed = "norm" in name or "query_embeddings" in name or "relative_position_bias" in name
         undecayed |= any(f"{part}.{index}.1." in name for part in ("laterals", "outputs") for index in range(4))
         assert decay == (0 if undecayed else 0.05), name
+
+
+@pytest.mark.parametrize("name", fixture("optimizer")["recipes"])
+def test_every_official_parameter_has_its_rate_and_decay(name):
+    """Parameters are filled with the number of their group; converted to the official layout, they tell it."""
+    recipe, expected = load_recipe(name), fixture("optimizer")["recipes"][name]
+    config = recipe.build_config()
+    with torch.device("meta"):
+        model = MaskFormerForUniversalSegmentation(config)
+    optimizer = build_optimizer(model, recipe.training)
+    numbers = {id(p): number for number, group in enumerate(optimizer.param_groups) for p in group["params"]}
+    learnt = {key: numbers[id(p)] for key, p in model.named_parameters()}
+    state = {
+        key: torch.full((1,), learnt.get(key, -1)).expand(value.shape) for key, value in model.state_dict().items()
+    }
+    members = {}
+    for official, value in to_official(state, config).items():
+        found = value.unique().tolist()
+        if len(found) == 1 and found[0] in numbers.values():  # all others are buffers
+            members.setdefault(found[0], []).append(official)
+    assert expected["frozen"] == []
+    groups = {}
+    for number, group in enumerate(optimizer.param_groups):
+        groups.setdefault((round(group["lr"], 12), group["weight_decay"]), []).extend(members[number])
+    assert len(groups) == len(expected["groups"])
+    for group in expected["groups"]:
+        names = groups[group["learning_rate"], group["weight_decay"]]
+        assert len(names) == group["size"] and set(group["names"]) <= set(names)
 
 
 @pytest.mark.parametrize("case", fixture("learning_rate")["cases"], ids=lambda case: case["configuration"])
