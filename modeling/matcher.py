@@ -16,6 +16,10 @@ FOCAL_ALPHA = 0.25
 ELEMENTS_AT_ONCE = 2**18  # of predicted masks; what is computed at once should stay in a processor's cache
 
 
+class PredictionIsNaN(ValueError):
+    """The network has given something that is no number."""
+
+
 def focal_terms(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Focal loss (alpha 0.25, gamma 2) of each pixel if its target were 1 and if it were 0, and its probability."""
     probability = logits.sigmoid()
@@ -99,7 +103,7 @@ def match(
     min(N, n_i). With `points`, the masks of an image are compared at random points, the same for all of them. Computed
     in float32 or wider, whatever the precision of the network.
 
-    Raises `ValueError` if a prediction holds NaN.
+    Raises `PredictionIsNaN`, a `ValueError`, if a prediction holds NaN.
     """
     with torch.autocast(mask_logits.device.type, enabled=False):
         costs = [
@@ -110,7 +114,8 @@ def match(
     # One transfer for all layers and images.
     table = torch.cat(costs, dim=2).cpu()  # (L, N, sum of n_i)
     if table.isnan().any():
-        raise ValueError("a predicted class or mask is NaN, so nothing can be matched; is the learning rate too high?")
+        message = "a predicted class or mask is NaN, so nothing can be matched; is the learning rate too high?"
+        raise PredictionIsNaN(message)
     return [
         [tuple(map(torch.as_tensor, linear_sum_assignment(cost))) for cost in layer.split(counts, dim=1)]
         for layer in table

@@ -7,6 +7,8 @@ import contextlib
 import torch
 from accelerate import Accelerator
 
+from maskformer.modeling.matcher import PredictionIsNaN
+
 
 class NotFinite(ValueError):
     """A loss or gradient that is no number; `batches` are the micro-batches of this process that gave it."""
@@ -31,7 +33,7 @@ def train_step(
         with contextlib.nullcontext() if last else accelerator.no_sync(model):
             try:
                 output = model(**batch, normalizers=normalizers)
-            except ValueError as error:
+            except PredictionIsNaN as error:
                 raise NotFinite(str(error), batches) from error
             accelerator.backward(output.loss)
         values = {"loss": output.loss, **output.loss_dict}

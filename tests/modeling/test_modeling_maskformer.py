@@ -175,6 +175,31 @@ def test_activation_checkpointing_gives_the_same_gradients(tiny_model):
         torch.testing.assert_close(a.grad, b.grad, msg=name)
 
 
+@pytest.mark.parametrize("backbone", ["resnet50", "swin_tiny_patch4_window7_224"])
+def test_activation_checkpointing_reaches_the_backbone(tiny_model, backbone):
+    """Less than half of the bytes are kept for the backward pass."""
+
+    def kept(model) -> int:
+        sizes = {}
+
+        def pack(tensor):
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            features = model.model.pixel_level_module.backbone(torch.randn(2, 3, 128, 128))
+        parameters = {parameter.data_ptr() for parameter in model.parameters()}
+        del features
+        return sum(size for pointer, size in sizes.items() if pointer not in parameters)
+
+    model = tiny_model(backbone=backbone).train()
+    plain = kept(model)
+    model.activation_checkpointing_enable()
+    assert kept(model) < plain / 2
+    model.activation_checkpointing_disable()
+    assert kept(model) == plain
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
