@@ -46,8 +46,8 @@ def test_commands_name_what_exists(command, monkeypatch):
     if "maskformer.convert" in words:
         make_parser().parse_args(words[words.index("maskformer.convert") + 1 :])
         return
-    script = next(word for word in words if word.startswith("scripts/"))
-    assert (ROOT / script).is_file()
+    assert all((ROOT / word).is_file() for word in words if word.startswith("scripts/"))
+    script = next(word for word in words if word.startswith("scripts/") and word.endswith(".py"))
     options = words[words.index(script) + 1 :]
     if script == "scripts/prepare_dataset.py":
         monkeypatch.setattr("sys.argv", [script, *options])
