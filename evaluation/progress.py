@@ -28,7 +28,7 @@ class Progress:
 
     def __init__(self, folder: Path, key: str, images: int = 100):
         self.folder, self.key, self.images = folder, key, images
-        self.unsaved = 0
+        self.unsaved = self.restored = 0
 
     def path(self, rank: int) -> Path:
         """The file of the process `rank`."""
@@ -52,6 +52,7 @@ class Progress:
         done = [set(scores.images)]
         if accelerator.num_processes > 1:
             done = broadcast_object_list(done)
+        self.restored = len(done[0])
         return done[0]
 
     def save_at_times(self, accelerator: Accelerator, scores: Scores) -> None:

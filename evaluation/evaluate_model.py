@@ -1,0 +1,127 @@
+"""One model, evaluated by one recipe's protocol: from the model folder to everything that is written about it."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from maskformer.evaluation.answers import kinds_of_answers, readable_examples
+from maskformer.evaluation.measure import measure
+from maskformer.evaluation.predictions import PredictionFolder
+from maskformer.evaluation.progress import Progress, evaluation_key
+from maskformer.evaluation.report import worst_images, write_report
+from maskformer.recipes import Recipe
+from maskformer.training.model_folder import load_model_folder
+from maskformer.training.pictures import captions_of, draw_examples, draw_validation
+
+# Settings of an evaluation that a report of it leaves out: those of training, and how fast to be.
+UNSAID = ("best_metric", "eval_batch_size")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How to evaluate, whatever the model: `limit` images, saved every `save_every` of them; `command` is reported."""
+
+    command: str
+    limit: int | None = None
+    skip_bad: bool = False
+    save_predictions: bool = False
+    save_every: int = 100
+
+
+def evaluate_model(
+    accelerator: Accelerator, name: str, model_folder: Path, recipe: Recipe, source, output: Path, options: Options
+) -> dict:
+    """The metrics of the model in `model_folder` on `source`; the main process writes all about them into `output`.
+
+    An evaluation that was interrupted goes on. Raises `ValueError` where model and dataset do not fit or cannot be
+    read, and `BadSample` for an unusable example unless they are to be skipped.
+    """
+    model, image_processor = load_model_folder(model_folder)
+    if model.config.num_labels != len(source.labels):
+        raise ValueError(f"the model has {model.config.num_labels} labels, the dataset {len(source.labels)}")
+    model.to(accelerator.device)
+    key = key_of(model_folder, recipe, source, options)
+    progress = Progress(output, key, options.save_every)
+    predictions = None
+    if options.save_predictions:
+        predictions = PredictionFolder(output / f".predictions-{key}", source.labels, recipe.data.reduce_labels)
+    began = time.monotonic()
+    scores = measure(
+        model,
+        image_processor,
+        source,
+        recipe.evaluation,
+        accelerator,
+        options.skip_bad,
+        options.limit,
+        progress,
+        predictions,
+    )
+    kinds = kinds_of_answers(recipe.evaluation, image_processor, source.labels)
+    results = scores.summary() | {
+        "model": name,
+        "recipe": recipe.name,
+        "command": options.command,
+        "protocol": protocol(recipe, image_processor, kinds, options),
+        "key": key,
+        "seconds": time.monotonic() - began,
+        "images_now": len(scores.images) - progress.restored,
+        "worst": worst_images(scores),
+    }
+    if accelerator.is_main_process:
+        if predictions:
+            predictions.finish(output / "predictions")
+        draw_validation(model, image_processor, source, recipe.evaluation, output / "validation.png")
+        draw_worst(model, image_processor, source, recipe, results["worst"], output)
+        write_report(output, scores, results, source.labels)
+        progress.clear()
+    accelerator.wait_for_everyone()
+    return results
+
+
+def key_of(model_folder: Path, recipe: Recipe, source, options: Options) -> str:
+    """What stands for all that decides an evaluation's numbers and files; the size of batches does not."""
+    sections = recipe.sections()
+    evaluation = {name: value for name, value in sections["evaluation"].items() if name not in UNSAID}
+    settings = {
+        "data": sections["data"],
+        "evaluation": evaluation,
+        "images": len(source),
+        "labels": source.labels.names,
+    }
+    settings |= {"limit": options.limit, "predictions": options.save_predictions}
+    return evaluation_key(model_folder, settings)
+
+
+def protocol(recipe: Recipe, image_processor, kinds, options: Options) -> dict:
+    """The settings that a reader needs to measure the same: those of the recipe, and those of the image processor."""
+    settings = {"dataset": recipe.data.source, "answers": ", ".join(sorted(kinds))}
+    size = image_processor.size
+    settings |= {"shortest_edge": size.get("shortest_edge"), "longest_edge": size.get("longest_edge")}
+    settings |= {name: getattr(image_processor, name) for name in ("size_divisor", "resize_masks_first")}
+    chosen = dataclasses.asdict(recipe.evaluation)
+    if not chosen["tta"]:
+        chosen = {name: value for name, value in chosen.items() if not name.startswith("tta")}
+    if "panoptic" not in kinds:
+        chosen = {name: value for name, value in chosen.items() if name not in recipe.evaluation.protocol()}
+        chosen.pop("panoptic_method")
+    left_out = (*UNSAID, *(() if chosen["sliding_window"] else ("sliding_window", "stride")))
+    settings |= {name: value for name, value in chosen.items() if name not in left_out}
+    if options.limit:
+        settings["limit"] = options.limit
+    return settings
+
+
+def draw_worst(model, image_processor, source, recipe: Recipe, worst: list[dict], output: Path) -> None:
+    """Draws the worst images into `worst.png`; removes an earlier picture where there is none."""
+    path = output / "worst.png"
+    path.unlink(missing_ok=True)
+    if not worst:
+        return
+    captions = captions_of([(row["image_id"], row["score"]) for row in worst], worst[0]["metric"])
+    examples = readable_examples(source, [row["index"] for row in worst], skip_bad=False)
+    draw_examples(model, image_processor, examples, source.labels, recipe.evaluation, path, captions)

@@ -1,0 +1,123 @@
+"""What an evaluation leaves on disk: results, report, charts and the worst images."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import torch
+import transformers
+
+from maskformer.data.files import replace_file
+from maskformer.data.label_set import LabelSet
+from maskformer.evaluation.charts import draw_bars, draw_confusion
+from maskformer.evaluation.scores import Scores
+from maskformer.training.history import write_json
+
+# Metrics of a whole dataset, in the order of a report, and their names.
+TITLES = {
+    "pq": "PQ",
+    "pq_things": "PQ things",
+    "pq_stuff": "PQ stuff",
+    "sq": "SQ",
+    "rq": "RQ",
+    "mean_iou": "mIoU",
+    "frequency_weighted_iou": "fwIoU",
+    "mean_accuracy": "mean accuracy",
+    "overall_accuracy": "pixel accuracy",
+    "semantic_pq": "PQ of label maps",
+    "ap": "AP",
+    "ap50": "AP50",
+    "ap75": "AP75",
+    "ap_small": "AP small",
+    "ap_medium": "AP medium",
+    "ap_large": "AP large",
+}
+# Those of a label.
+COLUMNS = {"pq": "PQ", "sq": "SQ", "rq": "RQ", "iou": "IoU", "semantic_pq": "PQ of map", "ap": "AP"}
+WORST = 6  # images that are drawn
+
+
+def write_report(folder: Path, scores: Scores, results: dict, labels: LabelSet) -> None:
+    """Writes `results.json`, `report.md`, `confusion.png` and `bars.png` into `folder`.
+
+    `results` is the `summary` of `scores` with what else is known of the evaluation: `model`, `recipe`, `command`,
+    `protocol`, `seconds`.
+    """
+    draw_confusion(scores.confusion, labels, folder / "confusion.png")
+    draw_bars(results["per_label"], labels, folder / "bars.png")
+    with replace_file(folder / "report.md") as temporary:
+        temporary.write_text(report(results, labels), encoding="utf-8")
+    write_json(folder / "results.json", results)
+
+
+def report(results: dict, labels: LabelSet) -> str:
+    """The evaluation as Markdown."""
+    chosen = {title: results[key] for key, title in TITLES.items() if key in results}
+    lines = [
+        f"# {results['model']}",
+        "",
+        f"{results['images']} images, in %:",
+        "",
+        *markdown(list(chosen), [[percent(value) for value in chosen.values()]]),
+        "",
+        "```bash",
+        results["command"],
+        "```",
+        "",
+        f"Recipe `{results['recipe']}`; {results['seconds']:.0f} s for {results['images_now']} images with torch "
+        f"{torch.__version__}, transformers {transformers.__version__}, Python {platform.python_version()}.",
+        "",
+        "## Protocol",
+        "",
+        *markdown(["setting", "value"], [[f"`{name}`", f"`{value}`"] for name, value in results["protocol"].items()]),
+        "",
+        "## Labels",
+        "",
+        *label_table(results["per_label"], labels),
+        "",
+        "![quality of each label](bars.png)",
+        "",
+        "![which labels are taken for which](confusion.png)",
+    ]
+    if results["worst"]:
+        rows = [[f"`{row['image_id']}`", percent(row["score"])] for row in results["worst"]]
+        lines += ["", "## The worst images", "", *markdown(["image", results["worst"][0]["metric"]], rows)]
+        lines += ["", "![the worst images](worst.png)"]
+    return "\n".join([*lines, ""])
+
+
+def label_table(per_label: dict[str, dict], labels: LabelSet) -> list[str]:
+    """A row for each label, in the order of the label set."""
+    keys = [key for key in COLUMNS if any(key in row for row in per_label.values())]
+    counted = all("tp" in row for row in per_label.values())
+    heads = ["label", "kind", *(COLUMNS[key] for key in keys), *(["found", "spurious", "missed"] if counted else [])]
+    rows = []
+    for (name, row), thing in zip(per_label.items(), labels.is_thing, strict=True):
+        absent = counted and not row["tp"] + row["fp"] + row["fn"]
+        numbers = ["–" if absent and key in ("pq", "sq", "rq") else percent(row.get(key)) for key in keys]
+        counts = [str(row[key]) for key in ("tp", "fp", "fn")] if counted else []
+        rows.append([name, "thing" if thing else "stuff", *numbers, *counts])
+    return markdown(heads, rows)
+
+
+def markdown(heads: list[str], rows: list[list[str]]) -> list[str]:
+    """The lines of a Markdown table."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+
+
+def percent(value: float | None) -> str:
+    """A fraction in percent; a dash where there is none."""
+    return "–" if value is None or value != value else f"{100 * value:.1f}"
+
+
+def worst_images(scores: Scores, count: int = WORST) -> list[dict]:
+    """Index, id and score of the images with the lowest scores, worst first; those without a score are left out."""
+    metric = "PQ" if "panoptic" in scores.metrics else "mIoU"
+    scored = [
+        {"index": index, "image_id": image_id, "metric": metric, "score": score}
+        for index, (image_id, score) in scores.images.items()
+        if score == score
+    ]
+    return sorted(scored, key=lambda row: (row["score"], row["index"]))[:count]
