@@ -12,7 +12,7 @@ from maskformer.data.files import replace_file
 from maskformer.data.label_set import LabelSet
 
 MOST_CELLS = 150  # labels that a matrix of readable names holds
-ROWS = 50  # bars below one another
+ROWS = 50  # bars below one another, or twice as many of very many labels
 LONGEST_NAME = 22
 
 
@@ -34,15 +34,15 @@ def draw_confusion(confusion: np.ndarray, labels: LabelSet, path: Path) -> None:
     figure = Figure(figsize=(side + 3.2, side + 2.4), dpi=100, layout="constrained")
     axes = figure.subplots()
     picture = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 100))
-    size = 10 if cell == 0.5 else 7.5
+    size, large = (10, 11) if cell == 0.5 else (7.5, 20)
     names = [short(labels.names[label]) for label in shown]
     axes.set_xticks(range(len(shown)), names, rotation=90, fontsize=size)
     axes.set_yticks(range(len(shown)), names, fontsize=size)
     axes.tick_params(length=0)
     left_out = "" if len(shown) == len(seen) else f", the {len(shown)} most frequent of {len(seen)} labels"
-    axes.set_title(f"share of the true pixels, in %{left_out}", fontsize=11)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
+    axes.set_title(f"share of the true pixels, in %{left_out}", fontsize=large)
+    axes.set_xlabel("predicted", fontsize=large)
+    axes.set_ylabel("true", fontsize=large)
     if cell == 0.5:
         for row, column in zip(*np.nonzero(shares >= 0.5), strict=True):
             dark = shares[row, column] > 40
@@ -71,7 +71,7 @@ def draw_bars(per_label: dict[str, dict], labels: LabelSet, path: Path) -> None:
         if (row["tp"] + row["fp"] + row["fn"] if quality else row["iou"] == row["iou"])
     ]
     rows.sort(key=lambda row: -row[1])
-    columns = max(1, -(-len(rows) // ROWS))
+    columns = max(1, -(-len(rows) // (ROWS if len(rows) <= 6 * ROWS else 2 * ROWS)))
     height = -(-len(rows) // columns)
     size = 10 if len(rows) <= 30 else 8
     inch = 0.3 if len(rows) <= 30 else 0.18
@@ -84,11 +84,11 @@ def draw_bars(per_label: dict[str, dict], labels: LabelSet, path: Path) -> None:
         if quality:
             axes.plot([iou for _, _, iou, _ in part], places, "o", color="0.2", markersize=3)
         for place, (_, value, iou, _) in enumerate(part):
-            right = max(value, iou) if quality and iou == iou else value
-            axes.text(right + 1.5, place, f"{value:.1f}", va="center", fontsize=size - 1, color="0.3")
+            numbers = f"{value:.1f}" + (f"  /  {iou:.1f}" if quality and iou == iou else "")
+            axes.text(103, place, numbers, va="center", fontsize=size - 1, color="0.3")
         axes.set_yticks(places, [short(name) for name, *_ in part], fontsize=size)
         axes.set_ylim(height - 0.4, -0.6)
-        axes.set_xlim(0, 112)
+        axes.set_xlim(0, 128 if quality else 115)
         axes.set_xticks(range(0, 101, 20))
         axes.grid(axis="x", alpha=0.25)
         axes.set_axisbelow(True)
@@ -102,7 +102,7 @@ def bars_title(rows: list[tuple], quality: bool) -> str:
     """What the bars and their colours mean."""
     kinds = {thing for *_, thing in rows}
     colors = "; things blue, stuff green" if len(kinds) == 2 else ""
-    return ("panoptic quality of each label in %, IoU as a dot" if quality else "IoU of each label in %") + colors
+    return ("panoptic quality (bar) / IoU (dot) of each label in %" if quality else "IoU of each label in %") + colors
 
 
 def short(name: str) -> str:
