@@ -90,6 +90,8 @@ class MaskFormerUniversalConfig(SegmentationNetworkConfig):
         mask_weight: weight of the focal loss, lambda_focal, likewise.
         dice_weight: weight of the dice loss, lambda_dice, likewise.
         no_object_weight: weight of the class "no object" inside the cross-entropy.
+        output_auxiliary_logits: whether predictions of the auxiliary layers are returned where there are no targets.
+            Without them inference computes and holds one layer's masks only.
         train_num_points: masks are matched and scored at so many sampled points instead of everywhere, as
             Mask2Former does (12544 there). The paper's loss is that of full resolution, None.
         oversample_ratio: of the points of the loss, how many times as many are drawn to choose uncertain ones from.
@@ -103,6 +105,7 @@ class MaskFormerUniversalConfig(SegmentationNetworkConfig):
     mask_weight: float | int = 20.0
     dice_weight: float | int = 1.0
     no_object_weight: float | int = 0.1
+    output_auxiliary_logits: bool = True
     train_num_points: int | None = None
     oversample_ratio: float | int = 3.0
     importance_sample_ratio: float | int = 0.75

@@ -59,7 +59,7 @@ class MaskFormerForUniversalSegmentationOutput(ModelOutput):
             the first decoder layer being 0.
         class_queries_logits: (B, N, K+1), the last class being "no object".
         masks_queries_logits: (B, N, H/4, W/4).
-        auxiliary_logits: one dict of those two for each decoder layer but the last.
+        auxiliary_logits: one dict of those two for each decoder layer but the last; None where they are not wanted.
         pixel_mask: (B, H, W); its shape is the canvas, its ones are the image. Post-processing needs it.
         hidden_states, attentions, cross_attentions: as in `MaskFormerUniversalModelOutput`.
     """
@@ -182,6 +182,8 @@ class MaskFormerUniversalPreTrainedModel(PreTrainedModel):
 class MaskFormerUniversalModel(MaskFormerUniversalPreTrainedModel):
     """The network of Figure 2 up to its embeddings: pixel-level module and transformer module."""
 
+    _keys_to_ignore_on_load_unexpected = [r"^segmentation_module\."]  # of a whole model's file
+
     def __init__(self, config: MaskFormerUniversalConfig):
         super().__init__(config)
         self.pixel_level_module = PixelLevelModule(config)
@@ -251,13 +253,15 @@ class MaskFormerForUniversalSegmentation(MaskFormerUniversalPreTrainedModel):
         """
         embeddings = self.model(pixel_values, **self.recorded_outputs(output_hidden_states, output_attentions))
         segment_embeddings = embeddings.segment_embeddings
-        if not self.config.deep_supervision:
+        learns = mask_labels is not None and class_labels is not None
+        with_auxiliary = learns or self.config.output_auxiliary_logits
+        if not (self.config.deep_supervision and with_auxiliary):
             segment_embeddings = segment_embeddings[-1:]
         class_logits, mask_logits = self.segmentation_module(
             torch.stack(segment_embeddings), embeddings.pixel_embeddings
         )
         loss_dict = None
-        if mask_labels is not None and class_labels is not None:
+        if learns:
             loss_dict = self.weighted_losses(
                 class_logits, mask_logits, mask_labels, class_labels, tuple(pixel_values.shape[-2:]), normalizers
             )
@@ -272,7 +276,9 @@ class MaskFormerForUniversalSegmentation(MaskFormerUniversalPreTrainedModel):
             auxiliary_logits=[
                 {"class_queries_logits": classes, "masks_queries_logits": masks}
                 for classes, masks in zip(class_logits[:-1], mask_logits[:-1], strict=True)
-            ],
+            ]
+            if with_auxiliary
+            else None,
             pixel_mask=pixel_mask,
             hidden_states=embeddings.hidden_states,
             attentions=embeddings.attentions,

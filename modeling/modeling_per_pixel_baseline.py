@@ -89,6 +89,8 @@ class PerPixelBaselinePreTrainedModel(MaskFormerUniversalPreTrainedModel):
 class PerPixelBaselineModel(PerPixelBaselinePreTrainedModel):
     """The network up to its embeddings: pixel-level module, and the transformer module of PerPixelBaseline+."""
 
+    _keys_to_ignore_on_load_unexpected = [r"^segmentation_module\."]  # of a whole model's file
+
     def __init__(self, config: PerPixelBaselineConfig):
         super().__init__(config)
         self.pixel_level_module = PixelLevelModule(config)

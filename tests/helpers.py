@@ -6,9 +6,26 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 FIXTURES = Path(__file__).resolve().parent / "fixtures"
+
+
+@torch.no_grad()
+def with_segments(model):
+    """`model`, a tiny MaskFormer, with weights of which its queries are of several minds: an answer has segments."""
+    numbers = torch.Generator().manual_seed(0)
+
+    def draw(parameter: torch.Tensor, scale: float) -> None:
+        parameter.copy_(scale * torch.randn(parameter.shape, generator=numbers))
+
+    heads = model.segmentation_module
+    draw(model.model.transformer_module.query_embeddings.weight, 5)
+    draw(heads.mask_head[4].weight, 1)
+    draw(heads.class_head.weight, 0.5)
+    heads.class_head.bias.copy_(torch.tensor([0.0] * model.config.num_labels + [-3]))
+    return model
 
 
 def shared_folder() -> Path | None:
