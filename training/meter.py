@@ -15,7 +15,7 @@ class Meter:
     """Means over the steps since it was last read."""
 
     def __init__(self, accelerator: Accelerator, images_a_step: int, done: int = 0):
-        self.device, self.images_a_step = accelerator.device, images_a_step
+        self.accelerator, self.device, self.images_a_step = accelerator, accelerator.device, images_a_step
         self.reset(done)
 
     def reset(self, done: int) -> None:
@@ -39,9 +39,11 @@ class Meter:
         self.steps += 1
 
     def read(self, done: int) -> dict[str, float]:
-        """The means of losses, `images_per_second` of all processes, `data_share` (0 to 1) of this process's time that
-        went into waiting for data, and `memory_gb`; begins anew."""
-        means = {name: float(value) / self.steps for name, value in self.sums.items()}
+        """The means of losses over steps and processes, `images_per_second` of all processes, `data_share` (0 to 1) of
+        this process's time that went into waiting for data, and `memory_gb`; begins anew. All processes read together.
+        """
+        sums = self.accelerator.reduce(torch.stack(list(self.sums.values())), reduction="mean")  # (losses,)
+        means = {name: value / self.steps for name, value in zip(self.sums, sums.tolist(), strict=True)}
         seconds = max(time.monotonic() - self.began, 1e-9)
         speed = {
             "images_per_second": round(self.steps * self.images_a_step / seconds, 3),

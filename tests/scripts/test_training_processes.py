@@ -1,0 +1,88 @@
+"""Training as processes of their own: killed at any moment, and divided among two."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from helpers import ROOT
+from script_runs import TINY, rows
+
+DEMO = ["--recipe", "shapes/demo", *TINY, "--save_steps", "1", "--eval_steps", "6", "--max_steps", "6"]
+ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+pytestmark = pytest.mark.slow
+
+
+def start(*words, launcher=()) -> subprocess.Popen:
+    """`scripts/train.py` in a session of its own, so that a signal reaches its children too."""
+    command = [sys.executable, *launcher, str(ROOT / "scripts" / "train.py"), *map(str, words)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, start_new_session=True, **quiet)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing stopped."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert start(*DEMO, "--output_dir", folder).wait(300) == 0
+    return folder
+
+
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights(whole, tmp_path):
+    folder, chance = tmp_path / "run", random.Random(0)
+    kills = 0
+    while True:
+        words = ["--output_dir", folder, "--resume"] if (folder / "last").exists() else [*DEMO, "--output_dir", folder]
+        if words[0] == "--recipe":
+            words.append("--overwrite_output_dir")
+        steps = len([row for row in rows(folder) if "loss" in row]) if (folder / "history.jsonl").exists() else 0
+        process = start(*words)
+        # Some are killed while they start, the others in the steps, while they save or evaluate.
+        deadline = time.monotonic() + 120
+        while kills < 6 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+            made = len([row for row in rows(folder) if "loss" in row]) if (folder / "history.jsonl").exists() else 0
+            if made > steps:
+                time.sleep(chance.uniform(0, 0.6))
+                break
+        if kills < 6 and process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+            continue
+        assert process.wait(300) == 0
+        break
+    assert kills >= 3
+    expected, actual = (load_file(path / "last" / "model.safetensors") for path in (whole, folder))
+    assert all(torch.equal(value, actual[name]) for name, value in expected.items())
+    assert not list(folder.glob(".*"))
+
+
+def test_two_processes_make_the_steps_of_one(whole, tmp_path):
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    assert start(*DEMO, "--output_dir", tmp_path / "run", launcher=launcher).wait(300) == 0
+    one, two = ([row["loss"] for row in rows(path) if "loss" in row] for path in (whole, tmp_path / "run"))
+    assert one == pytest.approx(two, rel=2e-3)  # float32, and AdamW's first steps follow the sign of tiny gradients
+    assert one[0] == pytest.approx(two[0], rel=1e-5)
+    measured = [[row for row in rows(path) if "pq" in row] for path in (whole, tmp_path / "run")]
+    assert measured[0][0]["images"] == measured[1][0]["images"] == 3
+
+
+def test_sigterm_reaches_a_run_with_loader_processes(tmp_path):
+    folder = tmp_path / "run"
+    words = [*DEMO, "--max_steps", "100000", "--train_scenes", "500", "--dataloader_workers", "2"]
+    process = start(*words, "--output_dir", folder)
+    while process.poll() is None and not (folder / "last").exists():
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(120) == 143
+    step = torch.load(folder / "last" / "training_state.pt", weights_only=True)["step"]
+    assert step == [row["step"] for row in rows(folder) if "loss" in row][-1]
