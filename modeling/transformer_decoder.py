@@ -36,7 +36,10 @@ class Residual(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, states: torch.Tensor, sublayer) -> torch.Tensor:
-        """`states` (B, N, C) plus what the function `sublayer` makes of them."""
+        """`states` (B, N, C) plus what the function `sublayer` makes of them.
+
+        It must not be a module: where weights are offloaded, accelerate moves what a module is called with.
+        """
         if self.pre_norm:
             return states + self.dropout(sublayer(self.norm(states)))
         return self.norm(states + self.dropout(sublayer(states)))
@@ -55,7 +58,7 @@ class TransformerEncoderLayer(GradientCheckpointingLayer):
     def forward(self, states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """`states` (B, M, C) and `positions` (M, C) to (B, M, C)."""
         states = self.self_attention_residual(states, lambda x: self.self_attention(x + positions, x + positions, x)[0])
-        return self.feed_forward_residual(states, self.feed_forward)
+        return self.feed_forward_residual(states, lambda x: self.feed_forward(x))
 
 
 class QueryAttention(MultiHeadAttention):
@@ -88,7 +91,7 @@ class TransformerDecoderLayer(GradientCheckpointingLayer):
         states = self.cross_attention_residual(
             states, lambda x: self.cross_attention(x + query_positions, image_keys, image_values)[0]
         )
-        return self.feed_forward_residual(states, self.feed_forward)
+        return self.feed_forward_residual(states, lambda x: self.feed_forward(x))
 
 
 class TransformerEncoder(nn.Module):
@@ -130,7 +133,8 @@ class TransformerDecoder(nn.Module):
         batch, channels, height, width = features.shape
         values = features.flatten(2).transpose(1, 2)  # (B, M, C)
         keys = values + sine_positions(height, width, channels, features.device, features.dtype)
-        queries = self.query_embeddings.weight
+        # All rows, by a call: where weights are offloaded, it is the call that fetches them.
+        queries = self.query_embeddings(torch.arange(self.query_embeddings.num_embeddings, device=features.device))
         states = queries.new_zeros(batch, *queries.shape).to(values)  # (B, N, C)
         segment_embeddings = []
         for layer in self.layers:
