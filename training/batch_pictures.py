@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -72,8 +71,6 @@ def segments_of(batch: dict, index: int, num_labels: int) -> dict:
 
 
 def caption_of(segments: dict) -> str:
-    """How many masks there are, and of how many labels."""
-    infos = segments["segments_info"]
-    empty = sum(info["empty"] for info in infos)
-    text = f"{len(infos)} masks, {len(Counter(info['label_id'] for info in infos))} labels"
-    return f"{text}, {empty} empty" if empty else text
+    """How many masks there are, and how many of them are empty: short, for rows of little height."""
+    empty = sum(info["empty"] for info in segments["segments_info"])
+    return f"{len(segments['segments_info'])} masks" + f", {empty} empty" * bool(empty)

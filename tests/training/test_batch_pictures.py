@@ -25,7 +25,7 @@ def test_small_masks_lie_on_top_and_empty_ones_are_counted():
     expected = np.full((4, 4), 2)
     expected[:2, :2] = 1
     np.testing.assert_array_equal(segments["segmentation"], expected)
-    assert caption_of(segments) == "3 masks, 2 labels, 1 empty"
+    assert caption_of(segments) == "3 masks, 1 empty"
 
 
 def test_labels_of_a_per_pixel_model_are_segments_and_the_ignored_one_is_void():
