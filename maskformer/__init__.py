@@ -33,6 +33,7 @@ __version__ = "0.1.0"
 
 # Public names that need not be loaded with the package, and where they live.
 LAZY = {
+    "SegmentationMetrics": "maskformer.training.trainer_metrics",
     "list_recipes": "maskformer.recipes",
     "load_recipe": "maskformer.recipes",
 }

@@ -225,8 +225,8 @@ def test_training_with_activation_checkpointing(tiny_model, backbone):
     results = []
     for enable in (False, True):
         if enable:
-            model.gradient_checkpointing_enable()
-            assert model.is_gradient_checkpointing
+            model.activation_checkpointing_enable()
+            assert model.is_activation_checkpointing
         model.zero_grad()
         loss = model(pixels(), **targets(model)).loss
         loss.backward()
@@ -237,8 +237,8 @@ def test_training_with_activation_checkpointing(tiny_model, backbone):
     assert set(gradients) == set(other_gradients)
     for name, gradient in gradients.items():
         torch.testing.assert_close(other_gradients[name], gradient, rtol=1e-3, atol=1e-3 * float(gradient.abs().max()))
-    model.gradient_checkpointing_disable()
-    assert not model.is_gradient_checkpointing
+    model.activation_checkpointing_disable()
+    assert not model.is_activation_checkpointing
 
 
 def test_every_parameter_learns(model):
