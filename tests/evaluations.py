@@ -48,6 +48,7 @@ def shifted_answer(example: dict, rows: int) -> Answer:
     infos = [{**info, "score": 0.5 + info["id"] / 20} for info in example["segments_info"]]
     things = [info for info in infos if LABELS.is_thing[info["label_id"]]]
     masks = [encoded(segmentation == info["id"]) for info in things]
+    masks = [{**rle, "counts": rle["counts"].decode()} for rle in masks]  # as image processors give them
     semantic = semantic_map({**example, "segmentation": segmentation}, 0)
     panoptic = {"segmentation": torch.from_numpy(segmentation), "segments_info": infos}
     return Answer(torch.from_numpy(semantic).long(), panoptic, {"segmentation": masks, "segments_info": things})
