@@ -1,0 +1,185 @@
+"""`scripts/eval.py`, run as a user runs it, on tiny models and data."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ade20k_trees import write_ade20k
+from coco_trees import box, write_coco_instances
+from evaluations import same
+from helpers import ROOT
+from maskformer import MaskFormerForUniversalSegmentation, MaskFormerUniversalConfig, load_label_set, load_recipe
+from maskformer.data.coco_instances import load_coco_instances
+from maskformer.data.shapes import SHAPES_LABELS
+from script_runs import fails, run
+
+TINY = {"backbone": "resnet18", "feature_size": 32, "mask_feature_size": 16, "hidden_size": 32}
+TINY |= {"num_attention_heads": 4, "intermediate_size": 32, "decoder_layers": 2, "num_queries": 20}
+SCENES = ["--validation_scenes", "4", "--threshold", "0.05", "--overlap_mask_area_threshold", "0.1"]
+LEFT_OUT = ("command", "model", "key", "seconds", "images_now", "worst", "protocol", "recipe")
+
+
+def save_model(folder, recipe: str, labels, **image_processor):
+    """A model folder of random weights, with the recipe's image processor."""
+    torch.manual_seed(0)
+    config = MaskFormerUniversalConfig(**TINY, id2label=labels.id2label, label2id=labels.label2id)
+    MaskFormerForUniversalSegmentation(config).save_pretrained(folder)
+    processor = load_recipe(recipe).override(image_processor).build_image_processor(labels)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A model of generated scenes."""
+    return save_model(tmp_path_factory.mktemp("models") / "scenes", "shapes/demo", SHAPES_LABELS)
+
+
+def results_of(folder) -> dict:
+    """The numbers in `results.json`."""
+    content = json.loads((folder / "results.json").read_text())
+    return {name: value for name, value in content.items() if name not in LEFT_OUT}
+
+
+def numbers(value):
+    """None, which JSON has for NaN, as NaN."""
+    if isinstance(value, dict):
+        return {key: numbers(item) for key, item in value.items()}
+    return float("nan") if value is None else value
+
+
+def test_everything_is_written_and_nothing_else(model, tmp_path, capsys):
+    run("eval", "--model", model, "--output_dir", tmp_path, "--task", "instance", "--save_predictions", *SCENES)
+    names = ["bars.png", "confusion.png", "predictions", "report.md", "results.json", "validation.png", "worst.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert len(list((tmp_path / "predictions" / "panoptic").iterdir())) == 4
+    assert {"instances.json", "panoptic.json", "semantic"} <= {p.name for p in (tmp_path / "predictions").iterdir()}
+    report = (tmp_path / "report.md").read_text()
+    results = results_of(tmp_path)
+    assert results["images"] == 4 and results["ap"] is not None
+    assert f"| {100 * results['pq']:.1f} |" in report and "--task instance" in report
+    for name in ("grass", "ring", "`threshold` | `0.05`", "bars.png", "confusion.png", "worst.png"):
+        assert name in report
+    assert " AP " in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_two_processes_measure_what_one_does(model, tmp_path):
+    words = ["--model", str(model), "--task", "instance", *SCENES]
+    run("eval", *words, "--output_dir", tmp_path / "one")
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    script = [str(ROOT / "scripts" / "eval.py"), *words, "--output_dir", str(tmp_path / "two")]
+    subprocess.run([*launch, *script], cwd=ROOT, env=environment, check=True, timeout=300)
+    one, two = (numbers(results_of(tmp_path / name)) for name in ("one", "two"))
+    assert one["images"] == 4 and same(one, two)
+    assert not list((tmp_path / "two").glob("progress*"))
+
+
+def test_an_evaluation_that_was_stopped_goes_on(model, tmp_path, monkeypatch):
+    words = ["--model", model, "--output_dir", tmp_path / "a", "--save_predictions", "--save_every", "1", *SCENES]
+    from maskformer.evaluation.predictions import PredictionFolder
+
+    write, written = PredictionFolder.write, []
+
+    def stopping_write(self, example, answer):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(example["index"])
+        write(self, example, answer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PredictionFolder, "write", stopping_write)
+        with pytest.raises(KeyboardInterrupt):
+            run("eval", *words)
+    assert len(list((tmp_path / "a").glob("progress-*"))) == 1 and not (tmp_path / "a" / "results.json").exists()
+    run("eval", *words)
+    assert json.loads((tmp_path / "a" / "results.json").read_text())["images_now"] == 2
+    run("eval", "--model", model, "--output_dir", tmp_path / "b", *SCENES)
+    assert same(numbers(results_of(tmp_path / "a")), numbers(results_of(tmp_path / "b")))
+    assert len(list((tmp_path / "a" / "predictions" / "semantic").iterdir())) == 4
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--tta", "true", "--tta_shortest_edges", "[64, 96]"], ["--sliding_window", "[96, 96]", "--stride", "[64, 64]"]],
+)
+def test_averages_of_views_have_no_segments_and_say_so(model, tmp_path, capsys, words):
+    run("eval", "--model", model, "--output_dir", tmp_path, "--limit", "2", *SCENES, *words)
+    results = results_of(tmp_path)
+    assert results["images"] == 2 and "pq" not in results and 0 <= results["semantic_pq"] <= 1
+    out = capsys.readouterr().out
+    assert "semantic answers only: segments of several views of an image cannot be averaged" in out
+
+
+def test_average_precision_of_instance_data(tmp_path, capsys):
+    annotations = [{"segmentation": [box(0, 0, 8, 8)]}, {"segmentation": [box(4, 4, 16, 16)], "category_id": 1}]
+    data = write_coco_instances(tmp_path / "data", annotations=annotations, images=2)
+    source = ["--recipe", "coco-instance/maskformer_r50", "--source", "coco_instances", "--validation_path"]
+    path = data / "annotations" / "instances_val2017.json"
+    folder = tmp_path / "set"
+    shutil.copytree(data / "val2017", folder / "images")
+    shutil.copy(path, folder / "annotations.json")
+    labels = load_coco_instances(folder).labels
+    model = save_model(tmp_path / "model", "coco-instance/maskformer_r50", labels, size={"shortest_edge": 64})
+    run("eval", "--model", model, *source, folder, "--output_dir", tmp_path / "out")
+    results = results_of(tmp_path / "out")
+    assert 0 <= results["ap"] <= 1 and sum(row["instances"] for row in results["per_label"].values()) == 2
+    assert " AP " in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_table_holds_the_models_that_are_there(tmp_path, capsys):
+    data, models = write_ade20k(tmp_path / "data"), tmp_path / "models"
+    name = "ade20k-150/maskformer_r50"
+    save_model(models / name, name, load_label_set("ade20k-150"), size={"shortest_edge": 32, "longest_edge": 64})
+    words = ["--table", "1", "--models", models, "--output_dir", tmp_path / "out", "--data_path", data]
+    words += ["--tta_shortest_edges", "[32, 48]"]
+    run("eval", *words)
+    first = capsys.readouterr().out
+    rows = {line.split("`")[1]: line for line in first.splitlines() if line.startswith("| `")}
+    single, multi = (results_of(tmp_path / "out" / name / part) for part in ("", "multi_scale"))
+    cells = [cell.strip() for cell in rows[name].split("|")[2:-1]]
+    assert cells == ["44.5", f"{100 * single['mean_iou']:.1f}", "46.7", f"{100 * multi['mean_iou']:.1f}"]
+    assert rows["ade20k-150/maskformer_r101"].split("|")[3].strip() == "" and len(rows) == 8
+    written = (tmp_path / "out" / name / "results.json").stat().st_mtime_ns
+    run("eval", *words)  # nothing is measured twice
+    assert capsys.readouterr().out == first
+    assert (tmp_path / "out" / name / "results.json").stat().st_mtime_ns == written
+    shutil.rmtree(data)
+    run("eval", *words[:4], "--output_dir", tmp_path / "again", "--data_path", data)
+    assert "left blank: " in capsys.readouterr().err
+
+
+def test_a_map_of_another_size_than_its_image_is_named(tmp_path, model, capsys):
+    from folders import write_panoptic_folder
+
+    data = write_panoptic_folder(tmp_path / "data", count=2)
+    Image.fromarray(np.zeros((10, 12, 3), np.uint8)).save(data / "images" / "1.png")
+    words = ["--source", "panoptic_folder", "--validation_path", data, "--output_dir", tmp_path / "out"]
+    with pytest.raises(SystemExit) as stop:
+        run("eval", "--model", model, *words)
+    assert "(128, 128) pixels, but its image has (10, 12)" in str(stop.value)
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_options_that_contradict_each_other_are_named(model, tmp_path, capsys):
+    for words, message in (
+        ([], "one of --model and --table is needed"),
+        (["--model", model, "--table", "1"], "one of --model and --table is needed"),
+        (["--table", "1"], "--table needs --models, a folder"),
+        (["--model", model, "--limit", "0"], "--limit must be at least 1, not 0"),
+        (["--model", "somebody/model"], "--output_dir is needed for somebody/model"),
+        (["--model", "somebody/model", "--output_dir", tmp_path], "nor a model that the Hub gave"),
+        (["--model", model, "--tta", "true"], "tta needs tta_shortest_edges"),
+        (["--model", model, "--stride", "[8, 8]"], "stride has no effect without sliding_window"),
+    ):
+        assert message in fails(capsys, "eval", *words)
+    assert not list(tmp_path.iterdir())
