@@ -17,8 +17,9 @@ from ade20k_trees import write_ade20k
 from coco_trees import box, write_coco_instances
 from evaluations import same
 from helpers import ROOT
-from maskformer import MaskFormerForUniversalSegmentation, MaskFormerUniversalConfig, load_label_set, load_recipe
+from maskformer import MaskFormerForUniversalSegmentation, MaskFormerUniversalConfig, load_recipe
 from maskformer.data.coco_instances import load_coco_instances
+from maskformer.data.label_set import load_label_set
 from maskformer.data.shapes import SHAPES_LABELS
 from script_runs import fails, run
 
