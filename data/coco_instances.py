@@ -21,7 +21,7 @@ from maskformer.data.coco_json import (
 from maskformer.data.coco_masks import SMALLEST, polygons_mask, read_run_lengths, run_lengths_mask
 from maskformer.data.example import BadSample, Example, Source, size_mismatch
 from maskformer.data.files import inside
-from maskformer.data.label_set import LabelSet, load_label_set
+from maskformer.data.label_set import LabelSet, load_label_set, read_flag
 from maskformer.data.planes import pack
 from maskformer.data.semantic_folder import read_image
 
@@ -131,11 +131,19 @@ def image_folder(path: Path, content: dict) -> Path:
     names = [image["file_name"] for image in images_by_id(path, content).values()]
     places = list(dict.fromkeys([root / "images" / subset, root / "images", root / subset, root]))
     for place in places:
-        if any((place / name).is_file() for name in names):  # the first one, unless files are missing
+        if any(is_file(place / name) for name in names):  # the first one, unless files are missing
             return place
     if not names:
         raise ValueError(f"{path}: the dataset is empty; it lists no images")
     raise ValueError(f"{path}: none of its images, such as {names[0]!r}, is in {' or '.join(map(str, places))}")
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; not where the name is longer than a file system allows."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def image_rows(path: Path, content: dict, labels: LabelSet, images: Path) -> Iterator[dict]:
@@ -156,11 +164,16 @@ def image_rows(path: Path, content: dict, labels: LabelSet, images: Path) -> Ite
         annotations.setdefault(annotation["image_id"], []).append(annotation)
     for index, image in enumerate(by_id.values()):
         size = [image.get("height"), image.get("width")]
+        if is_numbers(size, int) and max(size) >= 2**31:
+            raise ValueError(f"{path}: image {index}: a size of {size} pixels is none")
         yield {
             "image_id": str(image["id"]),
             "image": inside(images, image["file_name"], f"{path}: image {index}"),
             "size": size if is_numbers(size, int) and all(size) else [],
-            "annotations": [annotation_row(annotation) for annotation in annotations.get(image["id"], ())],
+            "annotations": [
+                annotation_row(annotation, f"{path}: annotation id {annotation['id']}")
+                for annotation in annotations.get(image["id"], ())
+            ],
         }
 
 
@@ -177,19 +190,22 @@ def check_segmentation(segmentation: object, where: str) -> None:
 
 
 def is_numbers(value: object, kind: type | tuple[type, ...]) -> bool:
-    """Whether `value` is a list of numbers of this `kind`."""
-    return isinstance(value, list) and all(isinstance(number, kind) for number in value)
+    """Whether `value` is a list of numbers of this `kind`, none of them beyond what 64 bits hold."""
+    return isinstance(value, list) and all(
+        isinstance(number, kind) and not isinstance(number, bool) and (isinstance(number, float) or abs(number) < 2**53)
+        for number in value
+    )
 
 
-def annotation_row(annotation: dict) -> dict:
-    """An annotation as `INSTANCE`."""
+def annotation_row(annotation: dict, where: str) -> dict:
+    """An annotation as `INSTANCE`; raises `ValueError`, naming `where`, for a crowd that is neither 0 nor 1."""
     segmentation = annotation["segmentation"]
     runs = segmentation if isinstance(segmentation, dict) else {"counts": [], "size": []}
     compressed = isinstance(runs["counts"], str)
     return {
         "id": str(annotation["id"]),
         "category_id": annotation["category_id"],
-        "iscrowd": int(bool(annotation.get("iscrowd"))),
+        "iscrowd": int(read_flag(annotation.get("iscrowd"), "iscrowd", where)),
         "polygons": segmentation if isinstance(segmentation, list) else [],
         "counts": [] if compressed else runs["counts"],
         "text": runs["counts"] if compressed else "",

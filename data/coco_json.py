@@ -30,13 +30,15 @@ def images_by_id(path: Path, content: dict) -> dict[int | str, dict]:
     Raises `ValueError`, naming the entry, for images without an id or a file name, and for ids that occur twice.
     """
     images: dict[int | str, dict] = {}
+    seen = set()  # 1 and "1" would be one image id
     for index, image in enumerate(content["images"]):
         where = f"{path}: image {index}"
         require_fields(image, ("id", "file_name"), where)
         if not isinstance(image["id"], (int, str)) or not isinstance(image["file_name"], str) or not image["file_name"]:
             raise ValueError(f"{where}: 'id' must be a number or a name, and 'file_name' a name: {image!r}")
-        if image["id"] in images:
+        if str(image["id"]) in seen:
             raise ValueError(f"{where}: an earlier image has the id {image['id']!r} already")
+        seen.add(str(image["id"]))
         images[image["id"]] = image
     return images
 

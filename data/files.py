@@ -27,6 +27,8 @@ def replace_file(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.new")
     try:
         yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())  # or a power cut may leave an empty file under the new name
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -38,10 +40,12 @@ def read_json(path: Path, needs: str) -> Any:
     Raises `ValueError`, naming the file, where it is missing (`needs` says what for) or does not parse.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors begin files with a mark
     except FileNotFoundError:
         raise ValueError(f"{path}: there is no such file; {needs}") from None
-    except ValueError as error:
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); {needs}") from error
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON ({error})") from error
 
 

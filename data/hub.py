@@ -41,6 +41,7 @@ class HubDataset:
     and `reduce_labels` as for label maps on disk); `panoptic`, ids of segments, as COCO's, which `segments_column`
     lists as {id, category_id, iscrowd}; `instance`, the label in red, as a value, and the number of the instance in
     green, 0 for none. `id_column` holds image ids, or is an image column, whose file names they are then.
+    `numbered` says that those are numbers, as COCO's, which ids give without leading zeros.
     `label_names` is a JSON file of names or the name of a label set, see `hub_labels`.
     """
 
@@ -56,6 +57,7 @@ class HubDataset:
     label_names: str | None = None
     ignore_index: int | None = 255
     reduce_labels: bool = False
+    numbered: bool = False
 
     @property
     def columns(self) -> dict[str, str]:
@@ -81,6 +83,7 @@ COPIES = {
         splits={"validation": "train"},
         kind="panoptic",
         id_column="image",
+        numbered=True,
         label_names="coco-panoptic-133",
     ),
 }
@@ -121,8 +124,10 @@ def load_hub(dataset: HubDataset, split: str, streaming: bool = False) -> Source
         void=None if dataset.reduce_labels else dataset.ignore_index,
     )
     rows = with_our_columns(dataset, rows)
-    by_file_name = dataset.id_column == dataset.image_column
-    read = functools.partial(decode, f"{dataset.name} ({split})", by_file_name, decoder(dataset, labels))
+    name_ids = None
+    if dataset.id_column == dataset.image_column:
+        name_ids = without_leading_zeros if dataset.numbered else str
+    read = functools.partial(decode, f"{dataset.name} ({split})", name_ids, decoder(dataset, labels))
     return Source(rows, labels, read)
 
 
@@ -207,15 +212,20 @@ def decoder(dataset: HubDataset, labels: LabelSet) -> Callable[[dict], Example]:
     return functools.partial(semantic_folder.decode, labels, table, hint=semantic_folder.HINT)
 
 
-def decode(where: str, by_file_name: bool, read: Callable[[dict], Example], row: dict) -> Example:
+def without_leading_zeros(stem: str) -> str:
+    """The number in a file's name; other names as they are."""
+    return str(int(stem)) if stem.isdecimal() else stem
+
+
+def decode(where: str, name_ids: Callable[[str], str] | None, read: Callable[[dict], Example], row: dict) -> Example:
     """The example in a row of the dataset's split `where`; raises `BadSample`, naming it, where it cannot be used."""
     place = f"{where}, row {row['row']}" if "row" in row else where
     if "image_id" in row:
         place += f", image {row['image_id']!r}"
     content = {name: encoded_bytes(row[name], f"{place}: {name}") for name in ("image", "label")}
     image_id, path = row.get("image_id"), row["image"].get("path")
-    if image_id is None and by_file_name and path:
-        image_id = Path(path).stem
+    if image_id is None and name_ids and path:
+        image_id = name_ids(Path(path).stem)
     if image_id is None:
         image_id = hashlib.sha256(content["image"]).hexdigest()[:16]
     if "image_id" not in row:

@@ -8,7 +8,6 @@ that label in which nobody told instances apart.
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from maskformer.data.files import read_json
 from maskformer.data.label_set import LabelSet
 from maskformer.data.official_layout import require_folder
 from maskformer.data.panoptic_folder import read_segment_ids
-from maskformer.data.semantic_folder import label_set_of, read_image
+from maskformer.data.semantic_folder import image_and_label_rows, label_set_of, read_image
 
 FEATURES = datasets.Features({name: datasets.Value("string") for name in ("image_id", "image", "panoptic")})
 DIVISOR = 1000  # a value is label value * DIVISOR + instance number
@@ -42,16 +41,9 @@ def load_instance_maps(folder: str | Path) -> Source:
     labels = read_instance_labels(folder / "labels.json")
     for name in ("images", "instances"):
         require_folder(folder / name, LAYOUT)
-    pictures = [path for path in (folder / "images").glob("*") if path.is_file() and path.name[0] != "."]
-    pictures.sort(key=lambda path: path.stem)
-    if not pictures:
-        raise ValueError(f"{folder / 'images'}: the dataset is empty; there is no image in this folder")
-    for first, second in itertools.pairwise(pictures):
-        if first.stem == second.stem:
-            raise ValueError(f"{second}: {first.name} has the same name; they would share {first.stem}.png")
     rows = (
-        {"image_id": path.stem, "image": str(path), "panoptic": str(folder / "instances" / f"{path.stem}.png")}
-        for path in pictures
+        {"image_id": row["image_id"], "image": row["image"], "panoptic": row["label"]}
+        for row in image_and_label_rows(folder / "images", folder / "instances")
     )
     split = split_one_label if len(labels) == 1 else functools.partial(split_values, labels, void=frozenset({0}))
     return Source(map_rows(rows, FEATURES), labels, functools.partial(decode, split))

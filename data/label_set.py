@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,8 @@ class LabelSet:
     def from_categories(cls, categories: Sequence[Mapping], where: str = "categories") -> LabelSet:
         """Builds a label set from COCO panoptic `categories` (`id`, `name`, and optionally `isthing`, `color`).
 
-        Raises `ValueError`, naming `where` and the entry, if an id or a name is missing or an id occurs twice.
+        A colour is [red, green, blue] or "#rrggbb". Raises `ValueError`, naming `where` and the entry, if an id or a
+        name is missing, an id or a name occurs twice, or a field is of another kind.
         """
         if not categories:
             raise ValueError(f"{where}: there are no categories; at least one with an 'id' and a 'name' is needed")
@@ -40,6 +42,8 @@ class LabelSet:
             for field in ("id", "name"):
                 if category.get(field) in (None, ""):
                     raise ValueError(f"{where}: entry {index} has no {field!r}: {dict(category)}")
+            if type(category["id"]) is not int or abs(category["id"]) >= 2**31:
+                raise ValueError(f"{where}: entry {index}: the id {category['id']!r} is no whole number")
             if category["id"] in seen:
                 raise ValueError(f"{where}: entries {seen[category['id']]} and {index} share the id {category['id']}")
             if str(category["name"]) in names:
@@ -49,11 +53,14 @@ class LabelSet:
         return cls(
             names=tuple(str(category["name"]) for category in categories),
             colors=tuple(
-                tuple(int(c) for c in category.get("color") or distinct_color(index))
+                read_color(category.get("color"), index, f"{where}: entry {index}")
                 for index, category in enumerate(categories)
             ),
-            is_thing=tuple(bool(category.get("isthing", 1)) for category in categories),
-            source_ids=tuple(int(category["id"]) for category in categories),
+            is_thing=tuple(
+                read_flag(category.get("isthing", 1), "isthing", f"{where}: entry {index}")
+                for index, category in enumerate(categories)
+            ),
+            source_ids=tuple(category["id"] for category in categories),
         )
 
     def __len__(self) -> int:
@@ -100,6 +107,27 @@ def load_label_set(name: str) -> LabelSet:
         raise ValueError(f"there is no label set {name!r}; there are {', '.join(names)}")
     path = FOLDER / f"{name}.json"
     return LabelSet.from_categories(json.loads(path.read_text(encoding="utf-8")), where=str(path))
+
+
+def read_flag(value: object, name: str, where: str) -> bool:
+    """Whether a flag of an annotation file is set; null is not. Raises `ValueError` for anything but 0, 1 and these."""
+    if value is not None and (not isinstance(value, int) or value not in (0, 1)):
+        raise ValueError(f"{where}: {name} is {value!r}; it must be 0 or 1")
+    return bool(value)
+
+
+def read_color(value: object, index: int, where: str) -> tuple[int, int, int]:
+    """The RGB colour of category `index`: a list of three numbers of 0 to 255, "#rrggbb", or a distinct one for none.
+
+    Raises `ValueError` for anything else.
+    """
+    if value is None or value == "" or value == []:
+        return distinct_color(index)
+    if isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value):
+        return tuple(bytes.fromhex(value[1:]))
+    if isinstance(value, (list, tuple)) and len(value) == 3 and all(isinstance(c, int) and 0 <= c < 256 for c in value):
+        return tuple(int(c) for c in value)
+    raise ValueError(f"{where}: the color {value!r} is neither [red, green, blue] of 0 to 255 nor '#rrggbb'")
 
 
 def distinct_color(index: int) -> tuple[int, int, int]:

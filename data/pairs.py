@@ -45,7 +45,8 @@ def pairs(path: Path) -> Iterator[dict]:
         for column in COLUMNS:
             if not isinstance(entry.get(column), str) or not entry[column].strip():
                 raise ValueError(f"{where}: {column!r} is {entry.get(column)!r}; a path is needed")
-        image, label = (inside(path.parent, entry[column], where) for column in COLUMNS)
+        # Backslashes are Windows' slashes.
+        image, label = (inside(path.parent, entry[column].replace("\\", "/"), where) for column in COLUMNS)
         image_id = entry.get("image_id")
         image_id = os.path.relpath(image, path.parent) if image_id in (None, "") else str(image_id)
         if image_id in lines:
@@ -67,6 +68,8 @@ def read_table(path: Path) -> Iterator[tuple[int, dict]]:
                 line = reader.line_num
                 if columns is None:
                     columns = [cell.strip() for cell in cells]
+                    if len(set(columns)) < len(columns):
+                        raise ValueError(f"{path}: line {line}: two columns have one name: {columns}")
                     for column in COLUMNS:
                         if column not in columns:
                             raise ValueError(f"{path}: line {line}: there is no column {column!r}, but {columns}")
@@ -76,7 +79,7 @@ def read_table(path: Path) -> Iterator[tuple[int, dict]]:
                         f"{path}: line {line}: {len(cells)} cells, but {len(columns)} columns; a path that holds"
                         " the delimiter needs quotes"
                     )
-                yield line, dict(zip(columns, cells, strict=False))
+                yield line, dict(zip(columns, (cell.strip() for cell in cells), strict=False))
         except UnicodeDecodeError as error:
             raise ValueError(f"{path}: not UTF-8 ({error})") from error
         except csv.Error as error:  # a quote that is never closed takes all that follows: name where it is opened

@@ -14,7 +14,7 @@ from maskformer.data.arrow import map_rows
 from maskformer.data.coco_json import images_by_id, is_among, read_coco_json, require_fields
 from maskformer.data.example import BadSample, Example, Source, compact_ids, size_mismatch
 from maskformer.data.files import inside
-from maskformer.data.label_set import LabelSet
+from maskformer.data.label_set import LabelSet, read_flag
 from maskformer.image_processing.image_loading import load_image
 
 SEGMENT = {"id": datasets.Value("int64"), "category_id": datasets.Value("int64"), "iscrowd": datasets.Value("int8")}
@@ -62,6 +62,8 @@ def annotation_rows(path: Path, content: dict, labels: LabelSet, images: Path, m
         require_fields(annotation, ("image_id", "file_name", "segments_info"), where)
         if not is_among(by_id, annotation["image_id"]):
             raise ValueError(f"{where}: image_id {annotation['image_id']!r} is not among the images")
+        if not isinstance(annotation["file_name"], str) or not annotation["file_name"]:
+            raise ValueError(f"{where}: file_name is {annotation['file_name']!r}; the name of a PNG is needed")
         if annotation["image_id"] in seen:
             raise ValueError(f"{where}: image_id {annotation['image_id']!r} has an annotation already")
         seen.add(annotation["image_id"])
@@ -79,12 +81,16 @@ def checked_segments(segments: object, known: set[int], where: str) -> list[dict
         raise ValueError(f"{where}: segments_info must be a list of mappings, not {segments!r}")
     seen = set()
     for segment in segments:
-        if not isinstance(segment.get("id"), int) or not is_among(known, segment.get("category_id")):
+        is_id = type(segment.get("id")) is int and 0 <= segment["id"] < 2**31
+        if not is_id or not is_among(known, segment.get("category_id")):
             raise ValueError(f"{where}: segment {segment} needs an integer id and a category_id of the categories")
         if segment["id"] in seen:
             raise ValueError(f"{where}: segments_info has the id {segment['id']} twice")
         seen.add(segment["id"])
-    return [{"id": s["id"], "category_id": s["category_id"], "iscrowd": int(s.get("iscrowd", 0))} for s in segments]
+    return [
+        {"id": s["id"], "category_id": s["category_id"], "iscrowd": int(read_flag(s.get("iscrowd"), "iscrowd", where))}
+        for s in segments
+    ]
 
 
 def decode(labels: LabelSet, row: dict) -> Example:

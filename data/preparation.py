@@ -32,6 +32,7 @@ from maskformer.data.prepared import (
     read_categories,
     read_manifest,
 )
+from maskformer.data.shard_records import kept_shard, record_path, source_digest
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ def begin(jobs: list[Job], folder: Path) -> dict:
     Raises `ValueError` where an earlier run in `folder` made or began one of them differently, or has other labels.
     """
     splits = read_manifest(folder)["splits"] if (folder / MANIFEST).exists() else {}
-    plan = read_json(folder / PLAN, "") if (folder / PLAN).exists() else {}
+    plan = read_plan(folder)
     for job in jobs:
         earlier = splits.get(job.split) or plan.get(job.split) or job.description()
         for name, value in job.description().items():
@@ -156,22 +157,13 @@ def begin(jobs: list[Job], folder: Path) -> dict:
     return splits
 
 
-def record_path(path: Path) -> Path:
-    """The file beside a shard in which its record waits for the manifest."""
-    return path.with_name(f".{path.stem}.json")
-
-
-def kept_shard(job: Job, shard: int, folder: Path, splits: dict) -> dict | None:
-    """The record of a shard that is complete, from its own file or the manifest; None if it is to be written."""
-    path = folder / job.file_name(shard)
-    if record_path(path).exists():
-        record = read_json(record_path(path), "")
-    elif job.split in splits:
-        record = splits[job.split]["shards"][shard]
-    else:
-        return None
-    complete = path.is_file() and path.stat().st_size == record["bytes"] and sha256(path) == record["sha256"]
-    return record if complete else None
+def read_plan(folder: Path) -> dict:
+    """What an unfinished run in `folder` makes, by split; raises `ValueError` where its file is damaged."""
+    path = folder / PLAN
+    plan = read_json(path, "") if path.exists() else {}
+    if not isinstance(plan, dict) or not all(isinstance(entry, dict) for entry in plan.values()):
+        raise ValueError(f"{path}: damaged; delete it, and run scripts/prepare_dataset.py again")
+    return plan
 
 
 def finish(jobs: list[Job], folder: Path, splits: dict) -> dict:
@@ -182,7 +174,7 @@ def finish(jobs: list[Job], folder: Path, splits: dict) -> dict:
         for shard in shards(job):
             record_path(folder / job.file_name(shard)).unlink(missing_ok=True)
     done = {job.split for job in jobs}
-    others = {split: plan for split, plan in read_json(folder / PLAN, "").items() if split not in done}
+    others = {split: plan for split, plan in read_plan(folder).items() if split not in done}
     if others:  # another split's run has not finished
         write_json(folder / PLAN, others)
     else:
@@ -199,6 +191,7 @@ def write_json(path: Path, content) -> None:
 def write_shard(job: Job, shard: int, folder: Path, progress: Callable[[int], None]) -> dict:
     """Writes one shard and its record, which it returns: the same bytes each time."""
     path, skipped, count = folder / job.file_name(shard), [], 0
+    source = source_digest(job, shard)  # before its files are read: what changes meanwhile shall be noticed
     schema = FEATURES.arrow_schema
     with replace_file(path) as temporary:
         # Images are compressed already.
@@ -218,11 +211,12 @@ def write_shard(job: Job, shard: int, folder: Path, progress: Callable[[int], No
                 if len(rows) == ROWS_A_GROUP:
                     writer.write_table(pa.Table.from_pylist(rows, schema=schema))
                     count, rows = count + len(rows), []
-            if rows or not count:
+            if rows:  # readers fail at a group without any
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema))
                 count += len(rows)
         size, digest = temporary.stat().st_size, sha256(temporary)
     record = {"file": path.name, "rows": count, "bytes": size, "sha256": digest, "skipped": skipped}
+    record["source"] = source
     write_json(record_path(path), record)
     return record
 

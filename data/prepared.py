@@ -158,6 +158,11 @@ def read_manifest(folder: Path) -> dict:
             missing = [name for name in RECORD if not isinstance(shard, dict) or name not in shard]
             if missing:
                 raise ValueError(f"{path}: shard {index} of {split} has no {missing[0]!r}")
+            for name, kind in (("file", str), ("rows", int), ("bytes", int), ("sha256", str), ("skipped", list)):
+                if not isinstance(shard[name], kind):
+                    raise ValueError(
+                        f"{path}: shard {index} of {split}: {name} is {shard[name]!r}; the file is damaged"
+                    )
     return manifest
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +32,28 @@ def load_semantic_folder(folder: str | Path, ignore_index: int | None = 255, red
     """
     folder = Path(folder)
     labels = read_labels(folder / "labels.json")
-    pictures = sorted(path for path in (folder / "images").glob("*") if path.is_file() and path.name[0] != ".")
-    if not pictures:
-        raise ValueError(f"{folder / 'images'}: the dataset is empty; there is no image in this folder")
     table = value_table(labels, ignore_index, reduce_labels)
-    rows = (
-        {"image_id": path.stem, "image": str(path), "label": str(folder / "labels" / f"{path.stem}.png")}
-        for path in pictures
-    )
+    rows = image_and_label_rows(folder / "images", folder / "labels")
     return Source(map_rows(rows, FEATURES), labels, functools.partial(decode, labels, table, hint=HINT))
+
+
+def image_and_label_rows(images: Path, maps: Path) -> Iterator[dict]:
+    """One row an image of the folder `images`, with the PNG of the same name in the folder `maps`.
+
+    Raises `ValueError` where there is no image, or two have one name.
+    """
+    pngs = {path.stem: path for path in sorted(maps.glob("*")) if path.suffix.lower() == ".png"}
+    names: dict[str, str] = {}
+    for path in sorted(images.glob("*")):
+        if path.name[0] == "." or path.is_dir():
+            continue
+        if path.stem in names:
+            raise ValueError(f"{images}: {names[path.stem]} and {path.name} have one name, which is their image id")
+        names[path.stem] = path.name
+        label = pngs.get(path.stem, maps / f"{path.stem}.png")
+        yield {"image_id": path.stem, "image": str(path), "label": str(label)}
+    if not names:
+        raise ValueError(f"{images}: the dataset is empty; there is no image in this folder")
 
 
 def read_labels(path: Path) -> LabelSet:

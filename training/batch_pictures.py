@@ -73,4 +73,5 @@ def segments_of(batch: dict, index: int, num_labels: int) -> dict:
 def caption_of(segments: dict) -> str:
     """How many masks there are, and how many of them are empty: short, for rows of little height."""
     empty = sum(info["empty"] for info in segments["segments_info"])
-    return f"{len(segments['segments_info'])} masks" + f", {empty} empty" * bool(empty)
+    count = len(segments["segments_info"])
+    return f"{count} mask{'s' * (count != 1)}" + f", {empty} empty" * bool(empty)

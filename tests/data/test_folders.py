@@ -180,3 +180,67 @@ def test_label_names_may_be_a_dict_or_categories(tmp_path):
     write_json(folder / "labels.json", [{"id": 2, "name": "sky", "color": [1, 2, 3]}, {"id": 0, "name": "road"}])
     labels = load_semantic_folder(folder).labels
     assert labels.source_ids == (2, 0) and labels.colors[0] == (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda c: c["categories"][0].update(color="red"), "entry 0: the color 'red' is neither"),
+        (lambda c: c["categories"][0].update(color=[1, 2, 300]), "entry 0: the color .* is neither"),
+        (lambda c: c["categories"][1].update(id=[]), "entry 1: the id \\[\\] is no whole number"),
+        (lambda c: c["categories"][1].update(id="5"), "entry 1: the id '5' is no whole number"),
+        (lambda c: c["categories"][1].update(id=True), "entry 1: the id True is no whole number"),
+        (lambda c: c["categories"][1].update(id=10**30), "entry 1: the id 1000.* is no whole number"),
+        (lambda c: c["categories"][0].update(isthing="0"), "entry 0: isthing is '0'; it must be 0 or 1"),
+        (lambda c: c["annotations"][0].update(file_name=7), "annotation 0: file_name is 7; the name of a PNG"),
+        (lambda c: c["annotations"][0]["segments_info"][0].update(iscrowd="0"), "annotation 0: iscrowd is '0'"),
+        (lambda c: c["annotations"][0]["segments_info"][0].update(id=10**30), "needs an integer id"),
+        (
+            lambda c: c["images"].append({**c["images"][0], "id": "0"}),
+            "image 1: an earlier image has the id",
+        ),
+    ],
+)
+def test_fields_of_another_kind_are_named(tmp_path, edit, message):
+    folder = write_panoptic_folder(tmp_path, count=1)
+    edit_json(folder / "panoptic.json", edit)
+    with pytest.raises(ValueError, match=f"panoptic.json: .*{message}"):
+        load_panoptic_folder(folder)
+
+
+def test_what_annotation_tools_and_windows_write_is_read(tmp_path):
+    folder = write_panoptic_folder(tmp_path, count=1)
+    edit_json(folder / "panoptic.json", lambda c: c["categories"][0].update(color="#8a2be2"))
+    edit_json(folder / "panoptic.json", lambda c: c["annotations"][0]["segments_info"][0].update(iscrowd=None))
+    path = folder / "panoptic.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # a byte order mark
+    source = load_panoptic_folder(folder)
+    assert source.labels.colors[0] == (0x8A, 0x2B, 0xE2) and source[0]["segments_info"][0]["iscrowd"] == 0
+
+
+def test_files_that_cannot_be_json_are_named(tmp_path):
+    (tmp_path / "panoptic.json").mkdir()
+    with pytest.raises(ValueError, match="panoptic.json: cannot be read"):
+        load_panoptic_folder(tmp_path)
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "panoptic.json").write_text("[" * 200_000)
+    with pytest.raises(ValueError, match="panoptic.json: not valid JSON"):
+        load_panoptic_folder(tmp_path / "deep")
+
+
+def test_two_images_of_one_name_are_refused_and_upper_case_maps_are_found(tmp_path):
+    folder = write_semantic_folder(tmp_path, count=2)
+    expected = semantic_map(load_semantic_folder(folder)[0])
+    (folder / "labels" / "0.png").rename(folder / "labels" / "0.PNG")
+    np.testing.assert_array_equal(semantic_map(load_semantic_folder(folder)[0]), expected)
+    (folder / "images" / "1.png").write_bytes((folder / "images" / "1.jpg").read_bytes())
+    with pytest.raises(ValueError, match="images: 1.jpg and 1.png have one name, which is their image id"):
+        load_semantic_folder(folder)
+
+
+def test_an_image_that_is_a_broken_link_is_named(tmp_path):
+    folder = write_semantic_folder(tmp_path, count=1)
+    (folder / "images" / "1.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    source = load_semantic_folder(folder)
+    with pytest.raises(BadSample, match="1.jpg: there is no such image"):
+        source[1]

@@ -218,5 +218,5 @@ def test_two_images_of_one_name_are_refused(tmp_path):
     folder = write_instance_maps(tmp_path, ["cell"], [[0]])
     for name in ("cell 0.png", "cell 0.m.jpg"):
         Image.new("RGB", (24, 16)).save(folder / "images" / name)
-    with pytest.raises(ValueError, match="has the same name; they would share cell 0.png"):
+    with pytest.raises(ValueError, match="cell 0.jpg and cell 0.png have one name"):
         load_instance_maps(folder)

@@ -12,7 +12,9 @@ import time
 from pathlib import Path
 
 import filelock
+import numpy as np
 import pytest
+from PIL import Image
 
 from coco_trees import assert_same_example
 from folders import edit_json, write_json, write_panoptic_folder, write_semantic_folder
@@ -270,3 +272,57 @@ def test_semantic_folders_are_prepared_as_they_are(tmp_path):
         for key in ("image", "segmentation"):
             assert (result[index][key] == source[index][key]).all()
         assert result[index]["segments_info"] == source[index]["segments_info"]
+
+
+def test_what_has_changed_since_is_prepared_anew(tmp_path):
+    """Files that were mended, corrected or renamed; all other shards are kept."""
+    data, out = write_semantic_folder(tmp_path / "data", count=4), tmp_path / "out"
+    words = ["--source", "semantic_folder", "--input", data, "--split", "train", "--output_dir", out]
+    words += ["--num_shards", "4", "--on_bad_sample", "skip"]
+    good = (data / "images" / "2.jpg").read_bytes()
+    (data / "images" / "2.jpg").write_bytes(good[:100])
+    run("prepare_dataset", *words)
+    for streaming in (False, True):  # one of the shards is empty
+        assert [row["image_id"] for row in load_prepared(out, "train", streaming).rows] == ["0", "1", "3"]
+    (data / "images" / "2.jpg").write_bytes(good)
+    kept = (out / "train-00000-of-00004.parquet").stat().st_mtime_ns
+    run("prepare_dataset", *words)
+    assert len(load_prepared(out, "train")) == 4
+    assert (out / "train-00000-of-00004.parquet").stat().st_mtime_ns == kept
+    # A label map is corrected.
+    Image.fromarray(np.zeros((40, 56), np.uint8)).save(data / "labels" / "1.png")
+    run("prepare_dataset", *words)
+    assert [info["label_id"] for info in load_prepared(out, "train")[1]["segments_info"]] == [0]
+    # The first becomes the last: every shard holds another image.
+    for folder, suffix in (("images", "jpg"), ("labels", "png")):
+        (data / folder / f"0.{suffix}").rename(data / folder / f"9.{suffix}")
+    run("prepare_dataset", *words)
+    assert [row["image_id"] for row in load_prepared(out, "train").rows] == ["1", "2", "3", "9"]
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "", '{"file": "x"}'])
+def test_a_damaged_record_is_none(tmp_path, panoptic, content):
+    out = tmp_path / "out"
+    words = ["--source", "panoptic_folder", "--input", panoptic, "--split", "train", "--output_dir", out]
+    run("prepare_dataset", *words)
+    expected = {path.name: path.read_bytes() for path in out.iterdir()}
+    (name,) = [name for name in expected if name.endswith(".parquet")]
+    (out / f".{name.removesuffix('.parquet')}.json").write_text(content)
+    run("prepare_dataset", *words)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == expected
+
+
+def test_damaged_bookkeeping_is_named(tmp_path, panoptic, capsys):
+    out = tmp_path / "out"
+    words = ["--source", "panoptic_folder", "--input", panoptic, "--split", "train", "--output_dir", out]
+    run("prepare_dataset", *words)
+    good = (out / "manifest.json").read_text()
+    (out / ".preparing.json").write_text("[]")
+    assert ".preparing.json: damaged; delete it" in fails(capsys, "prepare_dataset", *words)
+    (out / ".preparing.json").unlink()
+    edit_json(out / "manifest.json", lambda c: c["splits"]["train"]["shards"][0].update(rows="3"))
+    assert "rows is '3'; the file is damaged" in fails(capsys, "prepare_dataset", *words)
+    (out / "manifest.json").write_text(good)
+    edit_json(out / "manifest.json", lambda c: c["splits"]["train"]["shards"].clear())
+    run("prepare_dataset", *words)
+    assert (out / "manifest.json").read_text() == good
