@@ -31,8 +31,6 @@ def in_one_line(metrics: dict) -> str:
     if "pq" in metrics:
         parts.append("PQ {:.1f} (things {:.1f}, stuff {:.1f})".format(*percent(metrics, "pq", "pq_things", "pq_stuff")))
     parts.append("mIoU {:.1f}".format(*percent(metrics, "mean_iou")))
-    if "pq" not in metrics:
-        parts.append("PQ of label maps {:.1f}".format(*percent(metrics, "semantic_pq")))
     if "ap" in metrics:
         parts.append("AP {:.1f}".format(*percent(metrics, "ap")))
     return ", ".join(parts)
