@@ -81,12 +81,14 @@ def from_windows(windows: torch.Tensor, window: int, height: int, width: int) ->
 
 def shift_mask(height: int, width: int, window: int, like: torch.Tensor) -> torch.Tensor:
     """What is added to the scores of shifted windows, (W_n, 1, n, n): -100 between tokens that were not neighbours."""
-    regions = torch.zeros(1, height, width, 1, device=like.device)
-    bands = (slice(0, -window), slice(-window, -(window // 2)), slice(-(window // 2), None))
-    for row, rows in enumerate(bands):
-        for column, columns in enumerate(bands):
-            regions[:, rows, columns] = 3 * row + column
-    regions = to_windows(regions, window)[0, :, :, 0]  # (W_n, n)
+
+    # By comparisons, not by slices: those of a size that is not known yet take the exporter minutes.
+    def bands(length: int) -> torch.Tensor:
+        index = torch.arange(length, device=like.device)
+        return (index >= length - window).long() + (index >= length - window // 2)  # (length,), 0 to 2
+
+    regions = 3 * bands(height)[:, None] + bands(width)  # (H, W)
+    regions = to_windows(regions[None, :, :, None], window)[0, :, :, 0]  # (W_n, n)
     differ = regions[:, None, :, None] != regions[:, None, None, :]  # (W_n, 1, n, n)
     return torch.zeros(differ.shape, device=like.device, dtype=like.dtype).masked_fill(differ, -100.0)
 
@@ -143,8 +145,9 @@ class Block(GradientCheckpointingLayer):
     def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """`tokens` (B, H, W, C); `mask` that of the padded, shifted map."""
         height, width = tokens.shape[1:3]
-        windows = nn.functional.pad(self.norm1(tokens), (0, 0, 0, -width % self.window, 0, -height % self.window))
-        padded = windows.shape[1:3]
+        # As a number of windows, by which the exporter, which does not know it, divides without a question.
+        padded = [-(-side // self.window) * self.window for side in (height, width)]
+        windows = nn.functional.pad(self.norm1(tokens), (0, 0, 0, padded[1] - width, 0, padded[0] - height))
         if self.shift:
             windows = windows.roll((-self.shift, -self.shift), (1, 2))
         windows = self.attn(to_windows(windows, self.window), mask if self.shift else None)
