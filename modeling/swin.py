@@ -75,8 +75,9 @@ def to_windows(tokens: torch.Tensor, window: int) -> torch.Tensor:
 
 def from_windows(windows: torch.Tensor, window: int, height: int, width: int) -> torch.Tensor:
     """(B, W_n, n, C) to (B, H, W, C)."""
-    windows = windows.view(len(windows), height // window, width // window, window, window, -1)
-    return windows.transpose(2, 3).reshape(len(windows), height, width, -1)  # (B, H, W, C)
+    batch = windows.shape[0]  # `len` would be a number to the exporter
+    windows = windows.view(batch, height // window, width // window, window, window, -1)
+    return windows.transpose(2, 3).reshape(batch, height, width, -1)  # (B, H, W, C)
 
 
 def shift_mask(height: int, width: int, window: int, like: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from helpers import with_segments
 from maskformer import MaskFormerUniversalImageProcessorPil, PerPixelBaselineImageProcessorPil
@@ -35,7 +36,7 @@ def assert_same(found, expected) -> None:
 def test_one_compilation_serves_all_sizes(tiny_model, kind, backend):
     model = tiny_model(**KINDS[kind])
     torch._dynamo.reset()
-    counter = torch._dynamo.testing.CompileCounterWithBackend(backend)
+    counter = CompileCounterWithBackend(backend)
     compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=counter)
     with torch.no_grad():
         for size in [(2, 64, 96), (2, 96, 64), (3, 128, 160), (3, 75, 101)]:
