@@ -240,7 +240,7 @@ def test_labels_that_do_not_fit_are_named(processor_class):
         processor(images, [fine, fine.T])
     with pytest.raises(ValueError, match="1 segmentation maps for 2 images"):
         processor(images, [fine])
-    with pytest.raises(ValueError, match=r"segmentation_maps\[1\] must be \(H, W\) or \(P, H, W\) integers.*\(4, 6, 3\)"):
+    with pytest.raises(ValueError, match=r"segmentation_maps\[1\] must be .* or \(P, H, W\) integers.*\(4, 6, 3\)"):
         processor(images, [fine, random_image(4, 6)])
     with pytest.raises(ValueError, match=r"segmentation_maps\[0\] must be.*float"):
         processor(images, [fine.astype(float), fine])
