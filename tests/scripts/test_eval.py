@@ -73,6 +73,7 @@ def test_everything_is_written_and_nothing_else(model, tmp_path, capsys):
     assert " AP " in capsys.readouterr().out.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_two_processes_measure_what_one_does(model, tmp_path):
     words = ["--model", str(model), "--task", "instance", *SCENES]
     run("eval", *words, "--output_dir", tmp_path / "one")

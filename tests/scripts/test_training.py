@@ -39,7 +39,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("baseline", ["true", "false"])
+@pytest.mark.parametrize("baseline", ["true", pytest.param("false", marks=pytest.mark.slow)])
 def test_per_pixel_models_train_and_are_evaluated(tmp_path, baseline, capsys):
     data = write_semantic_folder(tmp_path / "data")
     (tmp_path / "recipe.yaml").write_text(
