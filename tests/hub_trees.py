@@ -9,6 +9,8 @@ import datasets
 import numpy as np
 from PIL import Image
 
+from maskformer.data.hub import HubDataset
+
 SIZE = (16, 24)  # of the images
 SEGMENTS_INFO = datasets.List(
     {
@@ -65,3 +67,29 @@ def write_semantic(
         features[name] = datasets.Value("string" if isinstance(cells[0], str) else "int64")
     write_parquet(folder, split, rows, features, files, data)
     return folder
+
+
+def panoptic_rows(count: int = 2) -> list[dict]:
+    """Rows of nielsr/coco-panoptic-val2017: ids in three bytes, category ids of COCO, one crowd."""
+    ids = blocks(0, 70000, 258, 9)
+    png = np.stack((ids % 256, ids // 256 % 256, ids // 65536), axis=2).astype(np.uint8)  # (H, W, 3)
+    segments = [
+        {"id": segment, "category_id": category, "iscrowd": crowd, "bbox": [0, 0, 1, 1], "area": 1}
+        for segment, category, crowd in ((70000, 1, 0), (258, 1, 1), (9, 200, 0))
+    ]
+    return [
+        {"image": encoded(photograph(i), f"{i:012d}.jpg"), "label": encoded(png), "segments_info": segments}
+        for i in range(count)
+    ]
+
+
+PANOPTIC = {"image": datasets.Image(), "label": datasets.Image(), "segments_info": SEGMENTS_INFO}
+
+
+def named(folder, **settings) -> HubDataset:
+    """The dataset in `folder`."""
+    return HubDataset(str(folder), **settings)
+
+
+NAMES = {"0": "road", "1": "car", "2": "sky"}
+MAPS = [blocks(0, 1, 2), blocks(1, 255), blocks(2), blocks(0, 2, 255, 1)]

@@ -25,7 +25,8 @@ LABELS = np.array([[255, 0, 79], [80, 170, 0]]).repeat(8, 0).repeat(8, 1)  # (16
 
 def write_hdf5(path: Path, values: np.ndarray, names: int = 172) -> None:
     """A file as MATLAB 7.3 writes it: arrays transposed, a header of 512 bytes, cells as references."""
-    h5py = pytest.importorskip("h5py")
+    import h5py
+
     with h5py.File(path, "w", userblock_size=512) as file:
         file["S"] = values.T
         cells = file.create_dataset("names", (1, names), dtype=h5py.ref_dtype)

@@ -16,7 +16,18 @@ from PIL import Image
 from ade20k_trees import write_ade20k
 from coco_trees import SEGMENTS, assert_same_example, write_coco_panoptic
 from folders import write_json
-from hub_trees import SEGMENTS_INFO, SIZE, blocks, encoded, photograph, write_parquet, write_semantic
+from hub_trees import (
+    MAPS,
+    NAMES,
+    PANOPTIC,
+    blocks,
+    encoded,
+    named,
+    panoptic_rows,
+    photograph,
+    write_parquet,
+    write_semantic,
+)
 from maskformer.data import hub, hub_labels
 from maskformer.data.augmentation import Augmentation
 from maskformer.data.example import BadSample, semantic_map
@@ -26,31 +37,9 @@ from maskformer.data.prepared import load_prepared
 from maskformer.data.semantic_folder import load_semantic_folder
 from maskformer.data.sources import load_source
 from maskformer.data.streaming import StreamingExamples
-from maskformer.data.validation import inspect
 from maskformer.recipes.arguments import DataArguments
 
-NAMES = {"0": "road", "1": "car", "2": "sky"}
-MAPS = [blocks(0, 1, 2), blocks(1, 255), blocks(2), blocks(0, 2, 255, 1)]
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(datasets.config, "DOWNLOADED_DATASETS_PATH", str(tmp_path / "cache" / "downloads"))
-    monkeypatch.setattr(datasets.config, "EXTRACTED_DATASETS_PATH", str(tmp_path / "cache" / "extracted"))
-    datasets.disable_progress_bars()
-
-
-@pytest.fixture
-def repository(tmp_path):
-    """A repository with four images and label maps, in two files, and an `id2label.json`."""
-    folder = write_semantic(tmp_path / "repository", MAPS, files=2)
-    write_json(folder / "id2label.json", NAMES)
-    return folder
-
-
-def named(folder, **settings) -> HubDataset:
-    return HubDataset(str(folder), **settings)
+pytestmark = pytest.mark.usefixtures("hub_cache")
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -143,23 +132,6 @@ def test_ade20k_by_name_is_what_the_official_files_hold(tmp_path, monkeypatch, s
         assert source.labels == official.labels and len(source) == len(official) == count
         for index, row in enumerate(source.rows):
             assert_same_example(source.decode(row), official[index])
-
-
-def panoptic_rows(count: int = 2) -> list[dict]:
-    """Rows of nielsr/coco-panoptic-val2017: ids in three bytes, category ids of COCO, one crowd."""
-    ids = blocks(0, 70000, 258, 9)
-    png = np.stack((ids % 256, ids // 256 % 256, ids // 65536), axis=2).astype(np.uint8)  # (H, W, 3)
-    segments = [
-        {"id": segment, "category_id": category, "iscrowd": crowd, "bbox": [0, 0, 1, 1], "area": 1}
-        for segment, category, crowd in ((70000, 1, 0), (258, 1, 1), (9, 200, 0))
-    ]
-    return [
-        {"image": encoded(photograph(i), f"{i:012d}.jpg"), "label": encoded(png), "segments_info": segments}
-        for i in range(count)
-    ]
-
-
-PANOPTIC = {"image": datasets.Image(), "label": datasets.Image(), "segments_info": SEGMENTS_INFO}
 
 
 def test_coco_panoptic_by_name_is_validation_data(tmp_path, monkeypatch):
@@ -309,39 +281,12 @@ def test_the_settings_of_a_recipe(tmp_path):
         load_source(DataArguments(source="hub", label_kind="depth", **settings), "validation")
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"name": "nobody/nothing"}, "the split 'train' of the dataset 'nobody/nothing' cannot be read: .*Hub"),
-        ({"config": "small"}, "cannot be read: .*'small' not found"),
-        ({"splits": {"train": "training"}}, "the split 'training' of the dataset .* cannot be read: Unknown split"),
-        (
-            {"image_column": "pixel_values"},
-            "no column 'pixel_values'; the columns of .* are image, label, name; .*--",
-        ),
-        ({"label_column": "annotation"}, "no column 'annotation'; the columns .*; is it another. --label_column names"),
-        ({"kind": "panoptic"}, "no column 'segments_info'; .* --segments_column names it"),
-        ({"id_column": "key"}, "no column 'key'; .*--id_column names it"),
-        ({"id_column": "label"}, "the column 'label' holds no ids, but Image"),
-        ({"label_column": "name"}, "the column 'name' holds no images, but Value"),
-        ({"label_names": "ade20k"}, "no label set 'ade20k'; there are ade20k-150"),
-        ({"label_names": "names.json"}, "names.json: there is no such file; it holds the label names"),
-    ],
-)
-def test_settings_that_do_not_fit_the_dataset_are_named(tmp_path, settings, message):
-    folder = write_semantic(tmp_path / "repository", MAPS[:1], name=["a"])
-    write_json(folder / "labels.json", list(NAMES.values()))
-    with pytest.raises(ValueError, match=message):
-        load_hub(dataclasses.replace(named(folder), **settings), "train")
-
-
-def test_a_dataset_without_label_names_is_refused(tmp_path):
-    folder = write_semantic(tmp_path / "repository", MAPS[:1])
-    with pytest.raises(ValueError, match=r"has no labels.json or id2label.json, .* --label_names FILE.json names them"):
-        load_hub(named(folder), "train")
-    write_json(folder / "id2label.json", {"road": "a"})
-    with pytest.raises(ValueError, match="repository/id2label.json: 'road' is no pixel value"):
-        load_hub(named(folder), "train")
+def test_files_may_be_remote(repository):
+    content = (repository / "data" / "train-00000-of-00002.parquet").read_bytes()
+    with fsspec.open("memory://somewhere/a.parquet", "wb") as file:
+        file.write(content)
+    assert hub.shard_lengths(["memory://somewhere/a.parquet"]) == [2]
+    assert hub.encoded_bytes({"bytes": None, "path": "memory://somewhere/a.parquet"}, "here") == content
 
 
 def test_files_of_a_repository_are_asked_for_in_its_revision(tmp_path, monkeypatch):
@@ -363,85 +308,3 @@ def test_files_of_a_repository_are_asked_for_in_its_revision(tmp_path, monkeypat
         source = load_hub(HubDataset("owner/name", revision=revision), "train")
         assert source.labels.names == ("road", "car", "sky")
         assert asked[-1] == ("owner/name", "id2label.json", "dataset", expected)
-
-
-def test_only_parquet_files_are_streamed(tmp_path):
-    folder = tmp_path / "repository" / "train"
-    folder.mkdir(parents=True)
-    Image.fromarray(photograph(0)).save(folder / "0.png")
-    with pytest.raises(ValueError, match="only parquet files can be streamed"):
-        load_hub(named(tmp_path / "repository"), "train", streaming=True)
-
-
-def edited(row: dict, **changes) -> dict:
-    return {**row, **changes}
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"image": {"bytes": b"no image", "path": None}}, "row 0, image '.*': image: not a readable image"),
-        ({"label": {"bytes": b"no image", "path": None}}, "row 0, image '.*': label: not a readable panoptic PNG"),
-        ({"label": None}, r"repository \(train\), row 0: label: the cell is empty"),
-        (
-            {"label": encoded(np.zeros((9, 9, 3), np.uint8))},
-            r"row 0, image '.*': label: \(9, 9\) pixels, but its image has \(16, 24\)",
-        ),
-        ({"segments_info": []}, r"label: the segment ids \[9, 258, 70000\] are in the map, but not in segments_info"),
-        (
-            {"segments_info": [{"id": 9, "category_id": 3, "iscrowd": 0, "bbox": [], "area": 0}]},
-            "label: the segment .*'category_id': 3.* needs an id and a category_id of the labels",
-        ),
-        ({"segments_info": panoptic_rows()[0]["segments_info"] * 2}, "label: segments_info has an id twice"),
-    ],
-)
-def test_bad_panoptic_rows_are_named(tmp_path, change, message):
-    folder = tmp_path / "repository"
-    write_parquet(folder, "train", [edited(panoptic_rows()[0], **change)], PANOPTIC)
-    write_json(folder / "labels.json", {"1": "person", "200": "rug"})
-    with pytest.raises(BadSample, match=message):
-        load_hub(named(folder, kind="panoptic"), "train")[0]
-
-
-@pytest.mark.parametrize(
-    ("pixels", "message"),
-    [
-        (np.full((*SIZE, 3), (9, 1, 0), np.uint8), r"label: the values \[9\] are no labels; .* Did you mean"),
-        (np.zeros(SIZE, np.uint8), "label: not a label map in red, green and blue"),
-        (np.zeros((9, 9, 3), np.uint8), r"label: \(9, 9\) pixels, but its image has \(16, 24\)"),
-    ],
-)
-def test_bad_instance_rows_are_named(tmp_path, pixels, message):
-    folder = tmp_path / "repository"
-    rows = [{"image": encoded(photograph(0)), "label": encoded(pixels)}]
-    write_parquet(folder, "train", rows, {"image": datasets.Image(), "label": datasets.Image()})
-    write_json(folder / "labels.json", NAMES)
-    with pytest.raises(BadSample, match=message):
-        load_hub(named(folder, kind="instance"), "train")[0]
-
-
-def test_values_that_are_no_labels_are_named(tmp_path):
-    folder = write_semantic(tmp_path / "repository", [blocks(0, 3)])
-    write_json(folder / "labels.json", NAMES)
-    with pytest.raises(BadSample, match=r"row 0, .*label: the values \[3\] are no labels; .* mean reduce_labels"):
-        load_hub(named(folder), "train")[0]
-
-
-def test_the_first_pass_says_which_setting_would_fit(tmp_path):
-    folder = write_semantic(tmp_path / "repository", [blocks(0, 1, 3), blocks(255), blocks(2)])
-    write_json(folder / "labels.json", NAMES)
-    report = inspect(load_hub(named(folder), "train"), ignore_index=255, reduce_labels=False)
-    assert report.mistakes == [
-        "label maps hold values of 0 to 3, but the 3 labels have 0 to 2: did you mean --reduce_labels true?"
-    ]
-    assert report.problems.count == 1
-    digest = hashlib.sha256(encoded(photograph(1))["bytes"]).hexdigest()[:16]
-    assert f"image {digest}: the whole image is void" in report.warnings.first
-
-
-def test_files_may_be_remote(repository):
-    content = (repository / "data" / "train-00000-of-00002.parquet").read_bytes()
-    with fsspec.open("memory://somewhere/a.parquet", "wb") as file:
-        file.write(content)
-    assert hub.shard_lengths(["memory://somewhere/a.parquet"]) == [2]
-    assert hub.encoded_bytes({"bytes": None, "path": "memory://somewhere/a.parquet"}, "here") == content

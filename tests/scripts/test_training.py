@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import maskformer.training.loop as loop
 from folders import write_semantic_folder
@@ -128,9 +129,8 @@ def test_the_last_checkpoints_are_kept_and_any_can_be_resumed(tmp_path):
 
 
 def test_trackers_get_the_numbers(tmp_path):
-    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     run("train", *DEMO, "--output_dir", tmp_path, "--max_steps", "2", "--report_to", "[tensorboard]")
-    reader = events.EventAccumulator(str(tmp_path / "logs"))
+    reader = EventAccumulator(str(tmp_path / "logs"))
     reader.Reload()
     losses = [(event.step, event.value) for event in reader.Scalars("loss")]
     expected = [(row["step"], row["loss"]) for row in rows(tmp_path) if "loss" in row]

@@ -58,8 +58,6 @@ def test_torch_export_with_dynamic_batch_and_size(tiny_model, kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_onnx_of_a_maskformer(tiny_model, tmp_path, kind, capsys):
-    pytest.importorskip("onnxscript")
-    pytest.importorskip("onnxruntime")
     model = with_segments(tiny_model(**KINDS[kind]))
     processor = MaskFormerUniversalImageProcessorPil(
         size={"shortest_edge": 64, "longest_edge": 128}, label_ids_to_fuse=[0]
@@ -100,8 +98,6 @@ def test_onnx_of_a_maskformer(tiny_model, tmp_path, kind, capsys):
 
 @pytest.mark.slow
 def test_onnx_of_a_per_pixel_baseline(tiny_per_pixel_model, tmp_path):
-    pytest.importorskip("onnxscript")
-    pytest.importorskip("onnxruntime")
     model, processor = tiny_per_pixel_model(use_transformer_decoder=True), PerPixelBaselineImageProcessorPil()
     model.save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")

@@ -196,7 +196,8 @@ def test_a_per_pixel_baseline_is_evaluated_by_mean_iou(tiny_per_pixel_model, tmp
 
 
 def test_lora_trains_and_merges(tiny_model, tmp_path):
-    peft = pytest.importorskip("peft")
+    import peft
+
     base = tiny_model()
     config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], modules_to_save=["class_head", "mask_head"])
     model = peft.get_peft_model(base, config)
