@@ -157,3 +157,19 @@ def held_images(metric: MaskAveragePrecision) -> list[dict]:
 
     metric.reduce(keep)
     return found
+
+
+def in_one_line(metrics: dict) -> str:
+    """The metrics that people quote, in percent."""
+    parts = []
+    if "pq" in metrics:
+        parts.append("PQ {:.1f} (things {:.1f}, stuff {:.1f})".format(*percent(metrics, "pq", "pq_things", "pq_stuff")))
+    parts.append("mIoU {:.1f}".format(*percent(metrics, "mean_iou")))
+    if "ap" in metrics:
+        parts.append("AP {:.1f}".format(*percent(metrics, "ap")))
+    return ", ".join(parts)
+
+
+def percent(metrics: dict, *names: str) -> list[float]:
+    """The metrics `names` in percent."""
+    return [100 * metrics[name] for name in names]

@@ -22,10 +22,10 @@ from maskformer.data.example import BadSample
 from maskformer.data.files import replace_file
 from maskformer.data.sources import load_source
 from maskformer.evaluation.evaluate_model import Options, evaluate_model, key_of
+from maskformer.evaluation.scores import in_one_line
 from maskformer.evaluation.tables import TABLES, fill, model_folder_of
 from maskformer.recipes.arguments import AUGMENTATION, PROTOCOL, DataArguments, EvaluationArguments
 from maskformer.recipes.command_line import parse_overrides, parse_with_recipe, recipe_parser
-from maskformer.training.evaluation import in_one_line
 
 EXAMPLE = "python scripts/eval.py --model outputs/demo/best"
 # What an evaluation reads of a recipe: where the data are, and the protocol.

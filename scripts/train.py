@@ -18,10 +18,10 @@ from maskformer.data.example import BadSample
 from maskformer.data.label_set import check_same_labels
 from maskformer.data.loading import TrainingExamples, training_batches
 from maskformer.data.sources import load_source
+from maskformer.evaluation.scores import in_one_line
 from maskformer.recipes.command_line import parse_with_recipe, recipe_parser
 from maskformer.training.batch_pictures import draw_batches
 from maskformer.training.checkpoint import load_state, recover
-from maskformer.training.evaluation import in_one_line
 from maskformer.training.initial_model import initial_model, resumed_model
 from maskformer.training.loop import images_a_batch, train
 from maskformer.training.plan import try_plan

@@ -14,10 +14,10 @@ from tqdm.auto import tqdm
 from maskformer.data.example import BadSample
 from maskformer.data.loading import TrainingExamples, training_batches
 from maskformer.data.streaming import streaming_batches
+from maskformer.evaluation.scores import in_one_line
 from maskformer.recipes import Recipe
 from maskformer.recipes.arguments import TrainingArguments
 from maskformer.training.checkpoint import load_metrics
-from maskformer.training.evaluation import in_one_line
 from maskformer.training.interruption import Interruption
 from maskformer.training.meter import Meter
 from maskformer.training.optimization import build_optimizer, learning_rate_factor, set_learning_rate

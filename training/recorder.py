@@ -12,11 +12,11 @@ from accelerate.utils import send_to_device
 
 from maskformer.data.example import Source
 from maskformer.data.files import replace_file
+from maskformer.evaluation.measure import measure
 from maskformer.recipes import Recipe
 from maskformer.training.batch_pictures import draw_batches
 from maskformer.training.checkpoint import replace_folder, save_model
 from maskformer.training.curves import draw_curves
-from maskformer.training.evaluation import evaluate
 from maskformer.training.history import append_row
 from maskformer.training.pictures import draw_validation
 from maskformer.training.sharding import optimizer_state, whole_model
@@ -68,7 +68,8 @@ class Recorder:
         """Evaluates on the validation split; the best model so far becomes the checkpoint `best`."""
         training, arguments = self.accelerator.unwrap_model(model), self.recipe.evaluation
         whole = whole_model(training)
-        metrics = evaluate(whole, self.image_processor, self.validation, arguments, self.accelerator, self.skip_bad)
+        scores = measure(whole, self.image_processor, self.validation, arguments, self.accelerator, self.skip_bad)
+        metrics = scores.summary()
         metrics.pop("per_label")
         self.row(step, **metrics)
         name = arguments.best_metric if arguments.best_metric in metrics else "mean_iou"  # of per-pixel models

@@ -53,7 +53,7 @@ def test_a_resumed_run_ends_with_the_same_weights(trained, tmp_path):
         # Ends the run after its first checkpoint, as a kill would.
         import maskformer.training.recorder as recorder
 
-        patch.setattr(recorder, "evaluate", lambda *a, **k: sys.exit(9))
+        patch.setattr(recorder, "measure", lambda *a, **k: sys.exit(9))
         with pytest.raises(SystemExit):
             run("train", "--recipe", "shapes/demo", "--output_dir", tmp_path / "b", *words, "--max_steps", "4")
     run("train", "--output_dir", tmp_path / "b", "--resume")

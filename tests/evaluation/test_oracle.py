@@ -14,8 +14,9 @@ from maskformer import MaskFormerUniversalImageProcessorPil
 from maskformer.data.example import BadSample, segments_to_masks
 from maskformer.data.panoptic_folder import load_panoptic_folder
 from maskformer.evaluation.answers import batches_of_one_canvas
+from maskformer.evaluation.measure import measure
+from maskformer.evaluation.scores import in_one_line
 from maskformer.recipes.arguments import EvaluationArguments
-from maskformer.training.evaluation import evaluate, in_one_line
 
 SIZE = {"size": {"shortest_edge": 128, "longest_edge": 512}}
 
@@ -51,9 +52,9 @@ def folder(tmp_path_factory):
 def test_the_truth_gets_everything(folder, batch_size):
     source = load_panoptic_folder(folder)
     processor = MaskFormerUniversalImageProcessorPil(**SIZE, label_ids_to_fuse=source.labels.stuff_ids)
-    metrics = evaluate(
+    metrics = measure(
         Oracle(source), processor, source, EvaluationArguments(eval_batch_size=batch_size), Accelerator()
-    )
+    ).summary()
     assert metrics["images"] == 5
     for key in ("pq", "sq", "rq", "pq_things", "pq_stuff", "mean_iou", "overall_accuracy"):
         assert metrics[key] == pytest.approx(1.0)
@@ -75,9 +76,9 @@ def test_bad_samples_are_left_out_or_stop_the_evaluation(tmp_path):
     source = load_panoptic_folder(folder)
     processor = MaskFormerUniversalImageProcessorPil(**SIZE)
     with pytest.raises(BadSample, match="1.png"):
-        evaluate(Oracle(source), processor, source, EvaluationArguments(), Accelerator())
-    metrics = evaluate(Oracle(source), processor, source, EvaluationArguments(), Accelerator(), skip_bad=True)
+        measure(Oracle(source), processor, source, EvaluationArguments(), Accelerator())
+    metrics = measure(Oracle(source), processor, source, EvaluationArguments(), Accelerator(), skip_bad=True).summary()
     assert metrics["images"] == 1
     (folder / "images" / "0.png").unlink()
     with pytest.raises(ValueError, match="no example to evaluate"):
-        evaluate(Oracle(source), processor, source, EvaluationArguments(), Accelerator(), skip_bad=True)
+        measure(Oracle(source), processor, source, EvaluationArguments(), Accelerator(), skip_bad=True)
