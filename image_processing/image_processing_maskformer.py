@@ -69,6 +69,7 @@ class Preprocessing:
     is `process_image` and `resize`.
     """
 
+    _auto_class = "AutoImageProcessor"  # saved folders hold the code
     valid_kwargs = MaskFormerUniversalImageProcessorKwargs
     model_input_names = ["pixel_values", "pixel_mask"]
     default_to_square = False

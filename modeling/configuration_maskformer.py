@@ -99,6 +99,7 @@ class MaskFormerUniversalConfig(SegmentationNetworkConfig):
     """
 
     model_type = "maskformer_universal"
+    _auto_class = "AutoConfig"  # saved folders hold the code
 
     num_queries: int = 100
     class_weight: float | int = 1.0
@@ -134,6 +135,7 @@ class PerPixelBaselineConfig(SegmentationNetworkConfig):
     """
 
     model_type = "per_pixel_baseline"
+    _auto_class = "AutoConfig"
 
     use_transformer_decoder: bool = False
     ignore_index: int = 255

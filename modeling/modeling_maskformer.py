@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES
 from transformers.utils import ModelOutput, logging
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
@@ -21,7 +20,7 @@ from .initialization import initialize
 from .loss import loss_normalizers, mask_classification_losses
 from .pixel_decoder import PixelDecoder
 from .point_sampling import PointSampling
-from .saved_folder import auto_map, write_model_card
+from .saved_folder import auto_map, push_model_card, write_model_card
 from .transformer_decoder import ImageAttention, QueryAttention, TransformerDecoder, TransformerDecoderLayer
 from .transformers_layout import HUB_ARGUMENTS, is_transformers_layout, read_transformers_layout
 
@@ -162,6 +161,16 @@ class MaskFormerUniversalPreTrainedModel(PreTrainedModel):
         if is_main_process:
             write_model_card(self.config, Path(save_directory))
 
+    def push_to_hub(self, repo_id: str, *, private=None, token=None, revision=None, create_pr=False, **kwargs) -> str:
+        """As `PreTrainedModel.push_to_hub`; a repository without a model card gets the one of `save_pretrained`.
+
+        Not where the upload is a pull request or to a branch: the card would go to the main branch.
+        """
+        if revision is None and not create_pr:
+            push_model_card(self.config, repo_id, private, token)
+        where = {"private": private, "token": token, "revision": revision, "create_pr": create_pr}
+        return super().push_to_hub(repo_id, **where, **kwargs)
+
     def recorded_outputs(self, output_hidden_states: bool | None, output_attentions: bool | None) -> dict[str, bool]:
         """What is to be recorded, as arguments of the network; None means what the configuration says.
 
@@ -179,8 +188,18 @@ class MaskFormerUniversalPreTrainedModel(PreTrainedModel):
         return {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
 
 
+def enter_pipeline_table(table: str, model: PreTrainedModel) -> None:
+    """Adds `model` to `table` of names: pipelines log an error for a model that is in none, remote code included."""
+    # Here, for registering the models (maskformer/registration.py) follows this import and needs them whole.
+    from transformers.models.auto import modeling_auto
+
+    getattr(modeling_auto, table)[model.config.model_type] = type(model).__name__
+
+
 class MaskFormerUniversalModel(MaskFormerUniversalPreTrainedModel):
     """The network of Figure 2 up to its embeddings: pixel-level module and transformer module."""
+
+    _auto_class = "AutoModel"  # saved folders hold the code
 
     _keys_to_ignore_on_load_unexpected = [r"^segmentation_module\."]  # of a whole model's file
 
@@ -209,11 +228,14 @@ class MaskFormerUniversalModel(MaskFormerUniversalPreTrainedModel):
 class MaskFormerForUniversalSegmentation(MaskFormerUniversalPreTrainedModel):
     """MaskFormer with its heads and its loss: semantic, instance and panoptic segmentation by one model."""
 
+    _auto_class = "AutoModelForUniversalSegmentation"
+
     def __init__(self, config: MaskFormerUniversalConfig):
         super().__init__(config)
         self.model = MaskFormerUniversalModel(config)
         self.segmentation_module = SegmentationModule(config)
         self.post_init()
+        enter_pipeline_table("MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES", self)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, config=None, **kwargs):
@@ -329,11 +351,6 @@ class MaskFormerForUniversalSegmentation(MaskFormerUniversalPreTrainedModel):
             name if layer == last else f"{name}_{layer}": weights[name] * loss for (name, layer), loss in losses.items()
         }
 
-
-# The pipeline checks tables of names, and logs an error for a model that is in none of them, remote code included.
-MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES[MaskFormerUniversalConfig.model_type] = (
-    MaskFormerForUniversalSegmentation.__name__
-)
 
 __all__ = [
     "MaskFormerForUniversalSegmentation",

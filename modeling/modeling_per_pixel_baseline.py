@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from transformers import initialization as init
-from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES
 from transformers.utils import ModelOutput
 from transformers.utils.output_capturing import capture_outputs
 
@@ -22,6 +21,7 @@ from .modeling_maskformer import (
     MaskHead,
     PixelLevelModule,
     attended_channels,
+    enter_pipeline_table,
 )
 from .per_pixel_loss import cross_entropy_sum, labels_on_grid, loss_normalizers
 from .transformer_decoder import TransformerDecoder
@@ -89,6 +89,7 @@ class PerPixelBaselinePreTrainedModel(MaskFormerUniversalPreTrainedModel):
 class PerPixelBaselineModel(PerPixelBaselinePreTrainedModel):
     """The network up to its embeddings: pixel-level module, and the transformer module of PerPixelBaseline+."""
 
+    _auto_class = "AutoModel"
     _keys_to_ignore_on_load_unexpected = [r"^segmentation_module\."]  # of a whole model's file
 
     def __init__(self, config: PerPixelBaselineConfig):
@@ -119,11 +120,14 @@ class PerPixelBaselineModel(PerPixelBaselinePreTrainedModel):
 class PerPixelBaselineForSemanticSegmentation(PerPixelBaselinePreTrainedModel):
     """A per-pixel baseline with its classifier and its loss."""
 
+    _auto_class = "AutoModelForSemanticSegmentation"
+
     def __init__(self, config: PerPixelBaselineConfig):
         super().__init__(config)
         self.model = PerPixelBaselineModel(config)
         self.segmentation_module = PixelClassificationModule(config)
         self.post_init()
+        enter_pipeline_table("MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES", self)
 
     def forward(
         self,
@@ -202,11 +206,6 @@ class PerPixelBaselineForSemanticSegmentation(PerPixelBaselinePreTrainedModel):
                 losses[f"loss_sem_seg_{layer}"] = loss(layer_logits)
         return losses
 
-
-# The pipeline checks tables of names, and logs an error for a model that is in none of them, remote code included.
-MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES[PerPixelBaselineConfig.model_type] = (
-    PerPixelBaselineForSemanticSegmentation.__name__
-)
 
 __all__ = [
     "PerPixelBaselineForSemanticSegmentation",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from huggingface_hub import HfApi
 from transformers import PreTrainedConfig
 
 # The classes of each kind of model by Auto class. The files that they name are copied into the folder by transformers.
@@ -40,7 +41,7 @@ from transformers import pipeline
 
 # The folder holds the code of the model, which needs timm and scipy. With the package of this project installed,
 # `import maskformer` stands for `trust_remote_code=True`.
-segmenter = pipeline("image-segmentation", model="this folder", trust_remote_code=True)
+segmenter = pipeline("image-segmentation", model="{name}", trust_remote_code=True)
 print(segmenter("photo.jpg", subtask="{subtask}"))
 ```
 
@@ -55,16 +56,30 @@ def auto_map(config: PreTrainedConfig) -> dict[str, str]:
     return dict(AUTO_MAPS[config.model_type])
 
 
+def model_card(config: PreTrainedConfig, name: str) -> str:
+    """The card of a model that is loaded by `name`."""
+    per_pixel = config.model_type == "per_pixel_baseline"
+    return CARD.format(
+        title=f"{'A per-pixel baseline' if per_pixel else 'MaskFormer'} with {config.backbone}",
+        name=name,
+        subtask="semantic" if per_pixel else "panoptic",
+        labels=", ".join(str(config.id2label[index]) for index in sorted(config.id2label)),
+    )
+
+
 def write_model_card(config: PreTrainedConfig, folder: Path) -> None:
     """Writes `README.md` into `folder`, unless there is one."""
     path = folder / "README.md"
-    if path.exists():
-        return
-    per_pixel = config.model_type == "per_pixel_baseline"
-    labels = ", ".join(str(config.id2label[index]) for index in sorted(config.id2label))
-    card = CARD.format(
-        title=f"{'A per-pixel baseline' if per_pixel else 'MaskFormer'} with {config.backbone}",
-        subtask="semantic" if per_pixel else "panoptic",
-        labels=labels,
-    )
-    path.write_text(card, encoding="utf-8")
+    if not path.exists():
+        path.write_text(model_card(config, "this folder"), encoding="utf-8")
+
+
+def push_model_card(config: PreTrainedConfig, repo_id: str, private: bool | None, token: bool | str | None) -> None:
+    """Uploads the card of a model to the Hub, unless the repository has one; transformers' own says nothing of it."""
+    hub = HfApi(token=token)
+    repo_id = hub.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    if not hub.file_exists(repo_id, "README.md"):
+        card = model_card(config, repo_id).encode()
+        hub.upload_file(
+            path_or_fileobj=card, path_in_repo="README.md", repo_id=repo_id, commit_message="Upload model card"
+        )

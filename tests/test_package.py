@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from transformers import AutoImageProcessor, AutoModelForUniversalSegmentation, 
 from transformers.utils import logging as transformers_logging
 
 import maskformer
+from maskformer import registration
 
 
 @pytest.fixture
@@ -91,7 +94,41 @@ def test_a_batch_of_one_canvas_answers_as_its_images_do(saved):
 
 
 def test_importing_twice_is_harmless_and_unknown_names_are_refused():
-    maskformer._register()
+    registration.register()
     assert callable(maskformer.load_recipe)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         maskformer.nothing  # noqa: B018
+
+
+def run_python(code: str) -> str:
+    """What `code` prints in a new process."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_importing_loads_nothing_that_is_not_asked_for():
+    heavy = ["timm", "scipy", "torchvision", "datasets", "matplotlib", "transformers.models.auto.modeling_auto"]
+    assert run_python(f"import sys, maskformer; print([name for name in {heavy} if name in sys.modules])") == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "from transformers import AutoModelForUniversalSegmentation",
+        "from maskformer.modeling.modeling_per_pixel_baseline import PerPixelBaselineModel",
+        "from maskformer.modeling.modeling_maskformer import MaskFormerUniversalModel",
+        "from maskformer.image_processing.image_processing_maskformer import MaskFormerUniversalImageProcessor",
+        "from maskformer import MaskFormerUniversalConfig",
+        "from transformers import Trainer, pipeline",
+    ],
+)
+@pytest.mark.parametrize("after", [False, True])
+def test_auto_classes_know_the_models_whatever_is_imported_first(saved, first, after):
+    lines = [first, "import maskformer"] if after else ["import maskformer", first]
+    lines += [
+        "from transformers import AutoImageProcessor, AutoModelForUniversalSegmentation",
+        f"model = AutoModelForUniversalSegmentation.from_pretrained({str(saved)!r})",
+        f"print(type(model) is maskformer.MaskFormerForUniversalSegmentation,"
+        f" type(AutoImageProcessor.from_pretrained({str(saved)!r})).__module__)",
+    ]
+    expected = "True maskformer.image_processing.image_processing_maskformer\n"
+    assert run_python("\n".join(lines)) == expected

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import logging
+import threading
 
 import numpy as np
 import pytest
@@ -51,6 +54,13 @@ def per_pixel_folder(tiny_per_pixel_model, tmp_path):
     tiny_per_pixel_model(use_transformer_decoder=True).save_pretrained(tmp_path)
     maskformer.PerPixelBaselineImageProcessor(size=SIZE).save_pretrained(tmp_path)
     return tmp_path
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    """Serves the files of a folder."""
+
+    def log_message(self, *_):
+        pass
 
 
 def picture(height: int, width: int, seed: int = 0) -> Image.Image:
@@ -107,6 +117,18 @@ def test_the_pipeline_takes_images_paths_and_lists(folder, tmp_path):
     assert same_answers(segmenter(str(tmp_path / "image.png"), threshold=0.3), answer)
     several = segmenter([image, picture(80, 64, seed=1), image], threshold=0.3)
     assert len(several) == 3 and same_answers(several[0], answer) and same_answers(several[2], answer)
+
+
+def test_the_pipeline_takes_a_url(folder, tmp_path):
+    image = picture(50, 117)
+    image.save(tmp_path / "image.png")
+    handler = functools.partial(QuietHandler, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        segmenter = pipeline("image-segmentation", model=str(folder))
+        answer = segmenter(f"http://127.0.0.1:{server.server_port}/image.png", threshold=0.3)
+        server.shutdown()
+    assert answer and same_answers(answer, segmenter(image, threshold=0.3))
 
 
 @pytest.mark.parametrize("subtask", ["panoptic", "instance", "semantic"])

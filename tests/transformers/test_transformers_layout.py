@@ -7,7 +7,13 @@ import json
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForUniversalSegmentation, MaskFormerConfig, MaskFormerForInstanceSegmentation
+from PIL import Image
+from transformers import (
+    AutoModelForUniversalSegmentation,
+    MaskFormerConfig,
+    MaskFormerForInstanceSegmentation,
+    pipeline,
+)
 from transformers.models.maskformer.image_processing_pil_maskformer import MaskFormerImageProcessorPil
 
 from maskformer import (
@@ -141,3 +147,27 @@ def test_what_cannot_be_expressed_is_named(theirs, tmp_path):
 def test_a_name_that_is_nothing_gets_the_message_of_transformers(tmp_path):
     with pytest.raises(OSError, match="nothing-here"):
         MaskFormerForUniversalSegmentation.from_pretrained(tmp_path / "nothing-here")
+
+
+def agreement(one: list[dict], other: list[dict]) -> float:
+    """The share of pixels that two answers of the pipeline give the same label."""
+    maps = []
+    for answer in (one, other):
+        names = np.full(answer[0]["mask"].size[::-1], "", dtype=object)
+        for segment in answer:
+            names[np.array(segment["mask"]) > 0] = segment["label"]
+        maps.append(names)
+    return float((maps[0] == maps[1]).mean())
+
+
+@pytest.mark.parametrize("subtask", ["semantic", "instance"])
+def test_the_pipeline_answers_as_with_transformers_own_model(theirs, tmp_path, subtask):
+    """On an image that neither pads: there transformers answers right but for the order of its steps."""
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8))
+    expected = pipeline("image-segmentation", model=str(tmp_path))(image, subtask=subtask, threshold=0.1)
+    ours = MaskFormerForUniversalSegmentation.from_pretrained(tmp_path)
+    processor = MaskFormerUniversalImageProcessor.from_pretrained(tmp_path)
+    segmenter = pipeline("image-segmentation", model=ours, image_processor=processor)
+    answer = segmenter(image, subtask=subtask, threshold=0.1)
+    assert answer and {s["label"] for s in answer} == {s["label"] for s in expected}
+    assert agreement(answer, expected) > 0.95
