@@ -28,6 +28,7 @@ Inputs:
     predictions: one {"segmentation": integer (H, W), "segments_info": [{"id", "label_id"}]} an image; id 0 is void.
     references: the same, of the same sizes; their segments may hold "iscrowd".
 """
+LARGEST_TABLE = 2**16  # ids below are looked up in a table
 
 
 class _Segments(NamedTuple):
@@ -233,8 +234,14 @@ def _segmentation(panoptic: Mapping, side: str) -> np.ndarray:
 
 def _rows_of(values: np.ndarray, ids: np.ndarray, side: str) -> np.ndarray:
     """For each of `values` its row in `ids`; `ValueError` if one is not there."""
-    order = np.argsort(ids)
-    rows = order[np.searchsorted(ids[order], values).clip(max=len(ids) - 1)]
+    smallest, largest = min(ids.min(), values.min(initial=0)), max(ids.max(), values.max(initial=0))
+    if smallest >= 0 and largest < LARGEST_TABLE:
+        table = np.zeros(largest + 1, np.int64)
+        table[ids] = np.arange(len(ids))
+        rows = table[values]
+    else:  # such as COCO's, which are colours
+        order = np.argsort(ids)
+        rows = order[np.searchsorted(ids[order], values).clip(max=len(ids) - 1)]
     strange = values[ids[rows] != values]
     if strange.size:
         raise ValueError(f"{side}: the map holds the segment id {strange[0]}, which segments_info lacks (0 is void)")
