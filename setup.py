@@ -17,6 +17,7 @@ PARTS = {
     "maskformer.metrics.panoptic_quality": "metrics/panoptic_quality",
     "maskformer.metrics.semantic_panoptic_quality": "metrics/semantic_panoptic_quality",
     "maskformer.recipes": "recipes",
+    "maskformer.benchmarks": "benchmarks",
     "maskformer.convert": "convert",
     "maskformer.training": "training",
 }

@@ -2,6 +2,8 @@
 
     python scripts/benchmark.py complexity --markdown
     python scripts/benchmark.py data --recipe nuclei/maskformer_resnet18_scratch --train_path FOLDER/train
+    python scripts/benchmark.py inference --markdown
+    python scripts/benchmark.py post-process --markdown
     python scripts/benchmark.py train-step --markdown
     python scripts/benchmark.py metrics
 
@@ -11,6 +13,13 @@ the paper's were: one image of the size of the training crop (COCO panoptic: 800
 
 `data` prints how many images a second one core takes through source, augmentation and collation, and the share of the
 time that each step has. Any setting of the recipe can be given, as --train_path FOLDER or --crop_size "[256, 256]".
+
+`inference` prints what a photograph takes from image processor to answer, and its forward pass alone, with this package
+and with transformers' own MaskFormer of the same weights, in turns; `--fastest` adds bfloat16 and `torch.compile`. "of
+the machine" is the share of the rate at which it multiplies large matrices in float32. `--recipe all` takes every
+recipe of the paper, and prints the images a second that it states (on a V100).
+
+`post-process` prints what the way from predictions to answers takes in time and memory.
 
 `train-step` prints peak memory above the model, and seconds, of forward pass, loss and backward pass, with the loss
 computed by the official formulas and by this package's two ways, each also with activation checkpointing.
@@ -24,21 +33,30 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from functools import partial
 
 import torch
 from tqdm.auto import tqdm
 
 from maskformer import MaskFormerUniversalConfig
+from maskformer.benchmarks.alternating import multiplication_rate
+from maskformer.benchmarks.complexity import Complexity, count_complexity
+from maskformer.benchmarks.data import STEPS, DataCost, measure_data
+from maskformer.benchmarks.inference import OURS, THEIRS, InferenceCost, measure_inference
+from maskformer.benchmarks.metrics import MetricCost, measure_metrics
+from maskformer.benchmarks.post_process import TASKS, measure_post_processing
+from maskformer.benchmarks.train_step import LOSSES, Step, measure_steps
 from maskformer.data.example import BadSample
 from maskformer.data.sources import load_source
 from maskformer.recipes import Recipe, list_recipes, load_recipe
 from maskformer.recipes.command_line import parse_with_recipe
-from maskformer.training.complexity import Complexity, count_complexity
-from maskformer.training.data_benchmark import STEPS, DataCost, measure_data
-from maskformer.training.metric_benchmark import MetricCost, measure_metrics
-from maskformer.training.step_benchmark import LOSSES, Step, measure_steps
 
+INFERENCE = ["ade20k-150/maskformer_swin_tiny", "ade20k-150/maskformer_r50"]
+INFERENCE_COLUMNS = ("recipe", "way", "ms", "spread", "forward ms", "of the machine", "times", "same labels")
+INFERENCE_COLUMNS += ("images a second", "paper")
+# Canvas, size of the image (height, width) and number of labels.
+POST_PROCESS = {"semantic": ((512, 704), (512, 683), 150), "segments": ((800, 1088), (480, 640), 133)}
 COLUMNS = ("recipe", "image", "parameters (M)", "paper", "multiply-adds (G)", "paper")
 
 
@@ -51,6 +69,14 @@ def build_parser() -> argparse.ArgumentParser:
     data = commands.add_parser("data", help="images a second a core, and the share of each step", allow_abbrev=False)
     data.add_argument("--recipe", help="name or YAML file of a recipe; shapes/demo by default")
     data.add_argument("--images", type=int, default=200, help="how many are measured")
+    inference = commands.add_parser("inference", help="from a photograph to its answer, beside transformers")
+    inference.add_argument("--recipe", nargs="+", default=INFERENCE, help="names or files, or `all` of the paper's")
+    inference.add_argument("--size", type=int, nargs=2, default=(512, 683), help="height and width of the photograph")
+    inference.add_argument("--rounds", type=int, default=7, help="times that each is measured; medians are printed")
+    inference.add_argument("--fastest", action="store_true", help="bfloat16 and torch.compile too")
+    post = commands.add_parser("post-process", help="from predictions to answers, beside transformers")
+    post.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="all by default")
+    post.add_argument("--rounds", type=int, default=7, help="times that each is measured; medians are printed")
     step = commands.add_parser("train-step", help="memory and seconds of a training step, by loss")
     step.add_argument("--recipe", default="ade20k-150/maskformer_r50", help="name or YAML file of a recipe")
     step.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES), help="which losses, all by default")
@@ -58,11 +84,12 @@ def build_parser() -> argparse.ArgumentParser:
     step.add_argument("--batch_size", type=int, default=2, help="images of a step")
     step.add_argument("--masks", type=int, default=20, help="targets of each image")
     step.add_argument("--rounds", type=int, default=3, help="times that each is measured; medians are printed")
-    step.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
     metric = commands.add_parser("metrics", help="what metrics cost, beside one count of the pixels, and their memory")
     metric.add_argument("--images", type=int, default=5000, help="over how many memory is watched")
     metric.add_argument("--rounds", type=int, default=51, help="times that each is measured; medians are printed")
-    for command in (complexity, data, step, metric):
+    for command in (inference, post, step):
+        command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
+    for command in (complexity, data, inference, post, step, metric):
         form = command.add_mutually_exclusive_group()
         form.add_argument("--markdown", action="store_true", help="print a Markdown table")
         form.add_argument("--json", action="store_true", help="print JSON, with every number")
@@ -150,6 +177,81 @@ def cost_rows(cost: DataCost) -> list[tuple[str, ...]]:
     return [*rows, ("all", f"{1000 / cost.images_per_second:.2f}", "100.0%")]
 
 
+def inference(parser: argparse.ArgumentParser) -> None:
+    """Measures and prints; an unknown recipe ends the program with exit code 2."""
+    arguments = parser.parse_args()
+    try:
+        recipes = [load_recipe(name) for name in (list_recipes() if arguments.recipe == ["all"] else arguments.recipe)]
+    except ValueError as error:
+        parser.error(str(error))
+    recipes = [r for r in recipes if r.labels and r.model_type == MaskFormerUniversalConfig.model_type]
+    if min(*arguments.size, arguments.rounds) < 1:
+        parser.error("--size and --rounds must be at least 1")
+    rate = multiplication_rate(arguments.device)
+    rows, found = [], []
+    for recipe in recipes:
+        progress = partial(tqdm, desc=recipe.name, unit="turn", leave=False)
+        cost = measure_inference(
+            recipe, arguments.size, arguments.rounds, arguments.device, arguments.fastest, progress=progress
+        )
+        rows += inference_rows(recipe, cost, rate)
+        found.append({"recipe": recipe.name, **asdict(cost)})
+    if arguments.json:
+        content = {"device": arguments.device, "size": arguments.size, "multiply_adds_a_second": rate}
+        print(json.dumps(content | {"recipes": found}, indent=1))
+    else:
+        columns = (
+            "recipe",
+            "way",
+            "ms",
+            "spread",
+            "forward ms",
+            "of the machine",
+            "times",
+            "same labels",
+            "fps",
+            "paper",
+        )
+        print(table(columns, rows, arguments.markdown))
+
+
+def inference_rows(recipe: Recipe, cost: InferenceCost, rate: float) -> list[tuple[str, ...]]:
+    """A row for each way; "times" is how many times as fast as transformers, "-" where that has no such model."""
+    peer = cost.timings.get(THEIRS)
+    rows = []
+    for name, timing in cost.timings.items():
+        share = cost.multiply_adds / cost.forward[name].median / rate
+        agreement = cost.agreement.get(name)
+        row = (recipe.name, name, f"{1000 * timing.median:.0f}", f"{timing.spread:.0%}")
+        row += (f"{1000 * cost.forward[name].median:.0f}", f"{share:.0%}")
+        row += (f"{peer.median / timing.median:.2f}" if peer else "-", f"{agreement:.2%}" if agreement else "-")
+        rows.append((*row, f"{1 / timing.median:.2f}", str(recipe.published.get("fps", "-")) if name == OURS else ""))
+    return rows
+
+
+def post_process(parser: argparse.ArgumentParser) -> None:
+    """Measures and prints: semantic answers of ADE20K's protocol, panoptic and instance answers of COCO's."""
+    arguments = parser.parse_args()
+    if arguments.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    rows, found = [], []
+    for task in arguments.tasks:
+        progress = partial(tqdm, desc=task, unit="turn", leave=False)
+        sizes = POST_PROCESS["semantic" if task == "semantic" else "segments"]
+        cost = measure_post_processing(task, *sizes, arguments.rounds, device=arguments.device, progress=progress)
+        ours = cost.timings[task, OURS]
+        for way, timing in cost.timings.items():
+            memory = cost.memory[way]
+            megabytes = "-" if memory is None else f"{memory / 1e6:.0f}"
+            rows.append((*way, f"{1000 * timing.median:.1f}", f"{timing.median / ours.median:.1f}", megabytes))
+            found.append({"task": task, "way": way[1], "seconds": timing.seconds, "bytes": memory})
+    if arguments.json:
+        print(json.dumps({"device": arguments.device, "rows": found}, indent=1))
+    else:
+        columns = ("task", "way", "ms", "times this package", "peak memory (MB)")
+        print(table(columns, rows, arguments.markdown))
+
+
 def train_step(parser: argparse.ArgumentParser) -> None:
     """Measures and prints; a recipe that is unknown or of another kind of model ends the program with exit code 2."""
     arguments = parser.parse_args()
@@ -225,7 +327,8 @@ def metric_rows(cost: MetricCost) -> list[tuple[str, ...]]:
 def main() -> None:
     parser = build_parser()
     command = parser.parse_known_args()[0].command
-    {"complexity": complexity, "data": data, "train-step": train_step, "metrics": metrics}[command](parser)
+    commands = {"complexity": complexity, "data": data, "inference": inference, "post-process": post_process}
+    (commands | {"train-step": train_step, "metrics": metrics})[command](parser)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ import pytest
 
 from folders import write_panoptic_folder
 from helpers import ROOT, fixture
+from maskformer.benchmarks.data import STEPS, measure_data
 from maskformer.data.augmentation import Augmentation
 from maskformer.data.loading import TrainingExamples, TrainingSampler
 from maskformer.data.panoptic_folder import load_panoptic_folder
-from maskformer.training.data_benchmark import STEPS, measure_data
 
 NAME = "ade20k-150/maskformer_r50"
 

@@ -7,8 +7,8 @@ from torch import nn
 
 from helpers import fixture
 from maskformer import load_recipe
+from maskformer.benchmarks.complexity import count_complexity
 from maskformer.training import complexity
-from maskformer.training.complexity import count_complexity
 
 OFFICIAL = fixture("recipes")["configurations"]
 QUICK = (

@@ -3,10 +3,7 @@
 A step is forward pass, loss and backward pass; the optimiser is left out, being the same for all. Each measurement has
 a process of its own, so that none inherits another's memory.
 
-Peak memory is what the process holds at most beyond what it held before the step: the model, not its gradients. On a
-GPU PyTorch's allocator knows it. On a CPU it does not, so the kernel is asked (Linux only): the high-water mark of
-resident memory is reset before the step, and malloc is told to give every large block pages of its own, which return
-to the kernel when a tensor is freed. Resident memory is then that of living tensors and of operators' scratch space.
+Peak memory is what the process holds at most beyond what it held before the step: the model, not its gradients.
 
 Shapes: L decoder layers, B images, N queries, K classes, n_i targets of image i, M matched pairs of a layer.
 """
@@ -14,21 +11,19 @@ Shapes: L decoder layers, B images, N queries, K classes, n_i targets of image i
 from __future__ import annotations
 
 import copy
-import ctypes
 import gc
-import re
 import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
-from pathlib import Path
 
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch.nn import functional as F
 
 from maskformer import MaskFormerForUniversalSegmentation, MaskFormerUniversalConfig
+from maskformer.benchmarks.memory import peak_memory
 
 LOSSES = {
     "none": "the sum of all outputs",
@@ -37,8 +32,6 @@ LOSSES = {
     "points": "this package's, at sampled points",
 }
 NUM_POINTS = 12544  # as Mask2Former trains
-M_MMAP_THRESHOLD = -3  # of glibc's mallopt
-LARGE_BLOCK = 2**20
 
 
 @dataclass(frozen=True)
@@ -101,8 +94,7 @@ def measure_step(step: Step, repeats: int = 2) -> StepCost:
     seconds = min(run() for _ in range(repeats))
     model.zero_grad(set_to_none=True)
     gc.collect()
-    meter = cuda_peak if step.device != "cpu" else resident_peak
-    return StepCost(meter(run), seconds)
+    return StepCost(peak_memory(run, step.device), seconds)
 
 
 def make_batch(step: Step, num_labels: int) -> dict:
@@ -182,31 +174,3 @@ def plain_matching(
     classes = -class_logits.softmax(-1)[:, labels]
     cost = config.mask_weight * focal + config.class_weight * classes + config.dice_weight * dice
     return tuple(map(torch.as_tensor, linear_sum_assignment(cost.cpu())))
-
-
-def cuda_peak(run) -> int:
-    """Bytes that PyTorch's allocator held at most during `run`, beyond those before."""
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    run()
-    return torch.cuda.max_memory_allocated() - before
-
-
-def resident_peak(run) -> int | None:
-    """Bytes of resident memory that `run` took at most, beyond those before; None where the kernel does not tell."""
-    try:
-        library = ctypes.CDLL(None)
-        library.mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
-        library.malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
-        before = resident("VmRSS")
-        run()
-        return resident("VmHWM") - before
-    except (OSError, AttributeError, TypeError):  # no Linux, or no glibc
-        return None
-
-
-def resident(field: str) -> int:
-    """Bytes, of a `field` of /proc/self/status."""
-    return 1024 * int(re.search(rf"{field}:\s*(\d+) kB", Path("/proc/self/status").read_text())[1])

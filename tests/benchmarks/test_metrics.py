@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from maskformer.training.metric_benchmark import PLAIN, measure_metrics, memory_growth, random_segments
+from maskformer.benchmarks.metrics import PLAIN, measure_metrics, memory_growth, random_segments
 
 
 def test_every_metric_is_timed_beside_the_plain_count_and_keeps_nothing():

@@ -1,0 +1,87 @@
+"""From predictions to answers: this package, transformers, and the official order of operations written plainly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+from transformers import MaskFormerImageProcessor
+from transformers.models.maskformer.modeling_maskformer import MaskFormerForInstanceSegmentationOutput
+
+from maskformer import MaskFormerUniversalImageProcessor
+from maskformer.benchmarks.alternating import Timing, alternate
+from maskformer.benchmarks.memory import peak_memory
+
+OURS, THEIRS, PLAIN = "this package", "transformers", "the official steps, plainly"
+TASKS = ("semantic", "panoptic", "instance")
+
+
+@dataclass(frozen=True)
+class PostProcessCost:
+    """Seconds and bytes above what was there, by (task, way)."""
+
+    timings: dict[tuple[str, str], Timing]
+    memory: dict[tuple[str, str], int | None]
+
+
+def predictions(
+    size: tuple[int, int], num_labels: int, kept: int, queries: int = 100, device: str = "cpu"
+) -> MaskFormerForInstanceSegmentationOutput:
+    """Outputs for an image of `size` (height, width), a multiple of 32 each: `kept` queries have an area of their own.
+
+    The others say "no object". Masks (1, N, H/4, W/4) are signed distances to the borders of the areas, as sharp as
+    trained ones.
+    """
+    draw = np.random.default_rng(0)
+    height, width = size[0] // 4, size[1] // 4
+    rows, columns = (draw.integers(0, edge, kept)[:, None] for edge in (height, width))
+    distance = ((np.arange(height) - rows) ** 2)[:, :, None] + ((np.arange(width) - columns) ** 2)[:, None]
+    distance = np.sqrt(distance)  # (kept, H/4, W/4)
+    nearest = np.sort(distance, axis=0)
+    border = np.where(distance == nearest[0], nearest[1], nearest[0]) - distance  # (kept, H/4, W/4)
+    masks = torch.randn(1, queries, height, width, generator=torch.Generator().manual_seed(0)) - 6
+    masks[0, :kept] = torch.from_numpy(border).float().clamp(-8, 8)
+    classes = torch.zeros(1, queries, num_labels + 1)
+    classes[0, :kept].scatter_(1, torch.from_numpy(draw.integers(0, num_labels, (kept, 1))), 9.0)
+    classes[0, kept:, -1] = 9.0
+    return MaskFormerForInstanceSegmentationOutput(
+        class_queries_logits=classes.to(device), masks_queries_logits=masks.to(device)
+    )
+
+
+def plain_semantic(outputs, canvas: tuple[int, int], size: tuple[int, int]) -> torch.Tensor:
+    """The official semantic inference, every tensor whole: masks to the canvas, to the image's size, scores, labels."""
+    masks = F.interpolate(outputs.masks_queries_logits, size=canvas, mode="bilinear", align_corners=False)
+    masks = F.interpolate(masks, size=size, mode="bilinear", align_corners=False)[0]  # (N, H, W)
+    classes = outputs.class_queries_logits[0].softmax(-1)[:, :-1]  # (N, K)
+    return torch.einsum("nk,nhw->khw", classes, masks.sigmoid()).argmax(0)  # (H, W)
+
+
+def measure_post_processing(
+    task: str,
+    canvas: tuple[int, int],
+    size: tuple[int, int],
+    num_labels: int,
+    rounds: int,
+    kept: int = 20,
+    device: str = "cpu",
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> PostProcessCost:
+    """Times `task` of TASKS for predictions on `canvas`, answered at `size` (height, width each)."""
+    outputs = predictions(canvas, num_labels, kept, device=device)
+    keywords = {"target_sizes": [size]}
+    if task != "semantic":
+        keywords |= {"threshold": 0.5}
+    if task == "panoptic":
+        keywords |= {"label_ids_to_fuse": set(range(80, num_labels))}
+    processors = {OURS: MaskFormerUniversalImageProcessor(), THEIRS: MaskFormerImageProcessor()}
+    methods = {name: getattr(processor, f"post_process_{task}_segmentation") for name, processor in processors.items()}
+    runs = {(task, name): partial(method, outputs, **keywords) for name, method in methods.items()}
+    if task == "semantic":
+        runs[task, PLAIN] = partial(plain_semantic, outputs, canvas, size)
+    timings = alternate(runs, rounds, device, progress)
+    return PostProcessCost(timings, {way: peak_memory(run, device) for way, run in runs.items()})
