@@ -7,8 +7,8 @@ from torch import nn
 
 from helpers import fixture
 from maskformer import load_recipe
+from maskformer.benchmarks import complexity
 from maskformer.benchmarks.complexity import count_complexity
-from maskformer.training import complexity
 
 OFFICIAL = fixture("recipes")["configurations"]
 QUICK = (

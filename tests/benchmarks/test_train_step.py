@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from maskformer.benchmarks.train_step import LOSSES, Step, make_batch, measure_step, resident_peak, training_loss
+from maskformer.benchmarks.memory import resident_peak
+from maskformer.benchmarks.train_step import LOSSES, Step, make_batch, measure_step, training_loss
 
 
 def small_step(config, loss: str = "lean", checkpointing: bool = False) -> Step:
