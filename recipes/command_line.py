@@ -7,7 +7,7 @@ from collections.abc import Container
 
 import yaml
 
-from maskformer.recipes.recipe import Recipe, list_recipes, load_recipe, resolve, section_of
+from maskformer.recipes.recipe import TEXT_SETTINGS, Recipe, list_recipes, load_recipe, resolve, section_of
 
 
 def recipe_parser(description: str, example: str) -> argparse.ArgumentParser:
@@ -23,25 +23,28 @@ def recipe_parser(description: str, example: str) -> argparse.ArgumentParser:
 
 
 def parse_overrides(words: list[str]) -> dict:
-    """`--name value` and `--name=value` as a dict; values are read as YAML.
+    """`--name value` and `--name=value` as a dict; values are read as YAML, but those of text settings as they are.
 
     Raises `ValueError` for a word that is no option and for an option without a value or with one that is no YAML.
     """
     values, words = {}, list(words)
     while words:
         word = words.pop(0)
-        name, equals, value = word.partition("=")
-        if not name.startswith("--"):
+        option, equals, value = word.partition("=")
+        if not option.startswith("--"):
             raise ValueError(f"{word!r} is not an option; options are written as --name value")
         if not equals:
             if not words or words[0].startswith("--"):
-                raise ValueError(f"the option {name} needs a value")
+                raise ValueError(f"the option {option} needs a value")
             value = words.pop(0)
+        name = option[2:].replace("-", "_")
         try:
-            values[name[2:].replace("-", "_")] = resolve(yaml.safe_load(value))
+            # YAML would cut a path at " #", and take a folder 2024-05-01 for a date.
+            text = name in TEXT_SETTINGS and value != "null"
+            values[name] = value if text else resolve(yaml.safe_load(value))
         except yaml.YAMLError as error:
             problem = getattr(error, "problem", None) or "it does not parse"
-            raise ValueError(f"the value of {name} is not valid YAML: {value!r} ({problem})") from error
+            raise ValueError(f"the value of {option} is not valid YAML: {value!r} ({problem})") from error
     return values
 
 

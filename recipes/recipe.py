@@ -28,6 +28,13 @@ MODELS = {
     PerPixelBaselineConfig.model_type: (PerPixelBaselineConfig, PerPixelBaselineImageProcessorPil),
 }
 SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+# The settings that are text, such as paths and revisions: what looks like a number or a date in them is none.
+TEXT_SETTINGS = {
+    field.name
+    for section in (*SECTIONS.values(), *(config_class for config_class, _ in MODELS.values()))
+    for field in dataclasses.fields(section)
+    if field.type in (str, str | None)
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,9 +186,9 @@ def make_recipe(name: str, content: dict[str, Any]) -> Recipe:
 
 
 def resolve(value: Any) -> Any:
-    """Numbers such as 1e-4, which YAML 1.1 takes for text, as numbers."""
+    """Numbers such as 1e-4, which YAML 1.1 takes for text, as numbers; a setting that is text stays what it is."""
     if isinstance(value, dict):
-        return {key: resolve(item) for key, item in value.items()}
+        return {key: item if key in TEXT_SETTINGS else resolve(item) for key, item in value.items()}
     if isinstance(value, list):
         return [resolve(item) for item in value]
     return float(value) if isinstance(value, str) and SCIENTIFIC.fullmatch(value) else value

@@ -21,7 +21,7 @@ from maskformer.data.shapes import SHAPES_LABELS
 from maskformer.data.sources import load_source
 from maskformer.recipes.arguments import DataArguments, EvaluationArguments, TrainingArguments
 from maskformer.recipes.command_line import parse_overrides
-from maskformer.recipes.recipe import known_names
+from maskformer.recipes.recipe import known_names, section_of
 
 
 @pytest.mark.parametrize("name", list_recipes())
@@ -129,6 +129,27 @@ def test_words_of_the_command_line_become_values():
         "color_jitter": True,
         "max_minutes": None,
     }
+
+
+@pytest.mark.parametrize(
+    "word", ["/tmp/photos #2/train", "2024-05-01", "123", "a: b", "12345e7", "1e-4", "true", "[x", "a=b", "~", ""]
+)
+@pytest.mark.parametrize("name", ["train_path", "dataset_revision", "source", "backbone_weights", "backbone"])
+def test_text_is_taken_as_it_is_and_survives_saving(tmp_path, name, word):
+    for words in ([f"--{name}", word], [f"--{name}={word}"]):
+        assert parse_overrides(words) == {name: word}
+    recipe = load_recipe("shapes/demo").override({name: word})
+    recipe.save(tmp_path / "recipe.yaml")
+    for again in (recipe, load_recipe(tmp_path / "recipe.yaml"), recipe.override({"seed": 1})):
+        assert again.sections()[section_of(name)][name] == word
+
+
+def test_null_is_no_text():
+    overrides = parse_overrides(["--backbone_weights", "null", "--train-path=null"])
+    assert overrides == {"backbone_weights": None, "train_path": None}
+    assert load_recipe("shapes/demo").override(overrides).training.backbone_weights is None
+    with pytest.raises(ValueError, match="'source' expected str, got NoneType"):
+        load_recipe("shapes/demo").override(parse_overrides(["--source", "null"]))
 
 
 @pytest.mark.parametrize(
