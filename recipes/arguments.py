@@ -23,11 +23,11 @@ PROTOCOL = {
 }
 
 
-def at_least_one(section, *names: str) -> None:
-    """Raises `ValueError` for a count below 1."""
+def at_least(section, low: float, *names: str) -> None:
+    """Raises `ValueError` for a value below `low`."""
     for name in names:
-        if getattr(section, name) < 1:
-            raise ValueError(f"{name} must be at least 1, not {getattr(section, name)}")
+        if not getattr(section, name) >= low:  # nor is nan
+            raise ValueError(f"{name} must be at least {low}, not {getattr(section, name)}")
 
 
 def within(section, low: float, high: float, *names: str) -> None:
@@ -125,9 +125,8 @@ class DataArguments:
 
     def validate_sizes(self):
         """Refuses sizes and counts of nothing."""
-        at_least_one(self, "train_scenes", "validation_scenes", "longest_edge")
-        if self.scene_size < SMALLEST_SCENE:
-            raise ValueError(f"scene_size must be at least {SMALLEST_SCENE}, not {self.scene_size}")
+        at_least(self, 1, "train_scenes", "validation_scenes", "longest_edge")
+        at_least(self, SMALLEST_SCENE, "scene_size")
         if self.crop_size is not None and (len(self.crop_size) != 2 or min(self.crop_size) < 1):
             raise ValueError(f"crop_size must be a height and a width, as [128, 128], not {self.crop_size}")
         crop = self.detr_crop
@@ -161,7 +160,7 @@ class TrainingArguments:
         gradient_checkpointing: compute activations again for the backward pass instead of keeping them.
         compile: compile the network (`torch.compile`), which takes minutes at first.
         learning_rate: at its peak.
-        backbone_multiplier: factor of the backbone's learning rate.
+        backbone_multiplier: factor of the backbone's learning rate; 0 keeps its weights.
         weight_decay: of AdamW; normalisations, embeddings and relative position biases have none.
         warmup_steps: steps of linear warm-up.
         warmup_factor: share of the learning rate that it starts from.
@@ -205,11 +204,20 @@ class TrainingArguments:
     seed: int = 0
 
     def validate_counts(self):
-        """Refuses counts below 1, times and rates of nothing, and seeds that generators do not take."""
-        at_least_one(self, "max_steps", "batch_size", "accumulation_steps", "eval_steps", "save_steps")
-        at_least_one(self, "keep_checkpoints", "log_steps")
-        positive(self, "max_minutes", "learning_rate")
+        """Refuses counts below 1, times of nothing, and seeds that generators do not take."""
+        at_least(self, 1, "max_steps", "batch_size", "accumulation_steps", "eval_steps", "save_steps")
+        at_least(self, 1, "keep_checkpoints", "log_steps")
+        positive(self, "max_minutes")
         within(self, 0, 2**31 - 1, "seed", "dataloader_workers", "warmup_steps")
+
+    def validate_rates(self):
+        """Refuses what would train away from the minimum, or not at all."""
+        positive(self, "learning_rate", "clip_norm")
+        at_least(self, 0, "backbone_multiplier", "weight_decay", "poly_power", "decay_factor")
+        within(self, 0, 1, "warmup_factor")
+        steps = self.decay_steps
+        if any(later <= earlier for earlier, later in zip([0, *steps], steps, strict=False)):
+            raise ValueError(f"decay_steps must be numbers of steps that increase, as [60000, 80000], not {steps}")
 
 
 @strict
@@ -255,7 +263,7 @@ class EvaluationArguments:
         """Refuses metrics and methods that do not exist, batches of nothing and thresholds that are no shares."""
         if self.task not in TASKS:
             raise ValueError(f"task must be one of {', '.join(TASKS)}, not {self.task!r}")
-        at_least_one(self, "eval_batch_size")
+        at_least(self, 1, "eval_batch_size")
         within(self, 0, 1, "threshold", "mask_threshold", "overlap_mask_area_threshold")
         if self.panoptic_method not in ("maskformer", "detr"):
             raise ValueError(f"panoptic_method must be maskformer or detr, not {self.panoptic_method!r}")

@@ -173,6 +173,18 @@ def test_words_that_are_no_option_are_named(words, message):
         ({"shortest_edges": [0]}, "shortest_edges must be at least 1"),
         ({"max_minutes": 0}, "max_minutes must be above 0, not 0"),
         ({"learning_rate": float("nan")}, "learning_rate must be above 0, not nan"),
+        ({"warmup_factor": -5}, "warmup_factor must lie in 0 to 1, not -5"),
+        ({"warmup_factor": 1.5}, "warmup_factor must lie in 0 to 1, not 1.5"),
+        ({"clip_norm": 0}, "clip_norm must be above 0, not 0"),
+        ({"clip_norm": -1}, "clip_norm must be above 0, not -1"),
+        ({"backbone_multiplier": -1}, "backbone_multiplier must be at least 0, not -1"),
+        ({"poly_power": -1}, "poly_power must be at least 0, not -1"),
+        ({"poly_power": float("nan")}, "poly_power must be at least 0, not nan"),
+        ({"weight_decay": -0.05}, "weight_decay must be at least 0, not -0.05"),
+        ({"decay_factor": -0.1}, "decay_factor must be at least 0, not -0.1"),
+        ({"decay_steps": [80, 60]}, r"decay_steps must be numbers of steps that increase, .* not \[80, 60\]"),
+        ({"decay_steps": [60, 60]}, "decay_steps must be"),
+        ({"decay_steps": [-1]}, "decay_steps must be"),
         ({"seed": -1}, "seed must lie in 0 to 2147483647, not -1"),
         ({"seed": 2**31}, "seed must lie in"),
         ({"dataloader_workers": -1}, "dataloader_workers must lie in"),
@@ -188,6 +200,12 @@ def test_words_that_are_no_option_are_named(words, message):
 def test_values_that_make_no_sense_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         load_recipe("shapes/demo").override(values)
+
+
+def test_the_ends_of_what_makes_sense_are_taken():
+    values = {"warmup_factor": 0, "backbone_multiplier": 0, "weight_decay": 0, "poly_power": 0, "decay_factor": 0}
+    training = load_recipe("shapes/demo").override(values | {"decay_steps": [1, 2], "clip_norm": 1e-9}).training
+    assert {name: getattr(training, name) for name in values} == values
 
 
 def test_unknown_names_are_answered_with_the_nearest():
