@@ -53,12 +53,14 @@ def predictions(
     )
 
 
-def plain_semantic(outputs, canvas: tuple[int, int], size: tuple[int, int]) -> torch.Tensor:
-    """The official semantic inference, every tensor whole: masks to the canvas, to the image's size, scores, labels."""
-    masks = F.interpolate(outputs.masks_queries_logits, size=canvas, mode="bilinear", align_corners=False)
-    masks = F.interpolate(masks, size=size, mode="bilinear", align_corners=False)[0]  # (N, H, W)
+def plain_semantic(outputs, canvas: tuple[int, int], image: tuple[int, int], size: tuple[int, int]) -> torch.Tensor:
+    """The official semantic inference, every tensor whole: masks to the canvas, scores, the image's part, its size."""
+    masks = F.interpolate(outputs.masks_queries_logits, size=canvas, mode="bilinear", align_corners=False)[0]
     classes = outputs.class_queries_logits[0].softmax(-1)[:, :-1]  # (N, K)
-    return torch.einsum("nk,nhw->khw", classes, masks.sigmoid()).argmax(0)  # (H, W)
+    scores = torch.einsum("nk,nhw->khw", classes, masks.sigmoid())  # (K, canvas)
+    scores = scores[:, : image[0], : image[1]]
+    scores = F.interpolate(scores[None], size=size, mode="bilinear", align_corners=False)[0]  # (K, H, W)
+    return scores.argmax(0)
 
 
 def measure_post_processing(
@@ -82,6 +84,6 @@ def measure_post_processing(
     methods = {name: getattr(processor, f"post_process_{task}_segmentation") for name, processor in processors.items()}
     runs = {(task, name): partial(method, outputs, **keywords) for name, method in methods.items()}
     if task == "semantic":
-        runs[task, PLAIN] = partial(plain_semantic, outputs, canvas, size)
+        runs[task, PLAIN] = partial(plain_semantic, outputs, canvas, canvas, size)
     timings = alternate(runs, rounds, device, progress)
     return PostProcessCost(timings, {way: peak_memory(run, device) for way, run in runs.items()})

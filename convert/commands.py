@@ -44,6 +44,7 @@ def convert_from_official(checkpoint: Path, out: Path, recipe: str | None, verif
     try:
         chosen = chosen or infer_recipe(state_dict)
         config = chosen.build_config()
+        config.weights_license = "cc-by-nc-4.0"
         model = build_model(config, from_official(state_dict, config))
     except ValueError as error:
         raise ValueError(f"{checkpoint}: {error}") from error

@@ -29,17 +29,21 @@ NAMES = {
     "load_recipe": "maskformer.recipes",
 }
 
+PACKAGES = ("convert", "data", "evaluation", "image_processing", "metrics", "modeling", "recipes", "training")
+
 __all__ = [*NAMES]
 
 
 def __getattr__(name: str):
+    if name in PACKAGES:
+        return importlib.import_module(f"maskformer.{name}")
     if name not in NAMES:
         raise AttributeError(f"module 'maskformer' has no attribute {name!r}")
     return getattr(importlib.import_module(NAMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *NAMES]
+    return [*globals(), *NAMES, *PACKAGES]
 
 
 register()

@@ -10,6 +10,8 @@ import importlib.abc
 import importlib.util
 import sys
 
+import transformers  # noqa: F401  (its lazy top: threads that import it all at once get in each other's way)
+
 CONFIGURATIONS = {"maskformer_universal": "MaskFormerUniversalConfig", "per_pixel_baseline": "PerPixelBaselineConfig"}
 
 

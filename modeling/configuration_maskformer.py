@@ -34,6 +34,8 @@ class SegmentationNetworkConfig(PreTrainedConfig):
         pre_norm: normalise before each sublayer instead of after it.
         deep_supervision: every decoder layer predicts and is supervised, not only the last.
         label_colors: RGB colour of each label (0 to 255), for pictures.
+        weights_license: licence of the weights, as the Hub names it, where it is known: converted official weights are
+            "cc-by-nc-4.0". Model cards repeat it.
     """
 
     backbone: str = "resnet50"
@@ -51,6 +53,7 @@ class SegmentationNetworkConfig(PreTrainedConfig):
     pre_norm: bool = False
     deep_supervision: bool = True
     label_colors: list[list[int]] | None = None
+    weights_license: str | None = None
 
     # What an evaluation by transformers' Trainer need not keep.
     keys_to_ignore_at_inference = ["loss_dict", "auxiliary_logits", "hidden_states", "attentions", "cross_attentions"]

@@ -20,7 +20,7 @@ from .initialization import initialize
 from .loss import loss_normalizers, mask_classification_losses
 from .pixel_decoder import PixelDecoder
 from .point_sampling import PointSampling
-from .saved_folder import auto_map, push_model_card, write_model_card
+from .saved_folder import auto_map, replace_template_card, write_model_card
 from .transformer_decoder import ImageAttention, QueryAttention, TransformerDecoder, TransformerDecoderLayer
 from .transformers_layout import HUB_ARGUMENTS, is_transformers_layout, read_transformers_layout
 
@@ -154,22 +154,29 @@ class MaskFormerUniversalPreTrainedModel(PreTrainedModel):
         # lest they overwrite loaded ones; `initialize` leaves those alone anyway.
         super()._initialize_weights(module, is_custom_code=False)
 
+    def post_init(self):
+        """As `PreTrainedModel.post_init`; `_no_split_modules` then names layers of this model only.
+
+        FSDP refuses names of layers that are absent, such as those of Swin's blocks in a ResNet.
+        """
+        super().post_init()
+        self._no_split_modules &= {type(module).__name__ for module in self.modules()}
+
+    def get_input_embeddings(self) -> None:
+        """None: images have no table of embeddings. Without this, transformers raises where FSDP asks."""
+        return None
+
     def save_pretrained(self, save_directory, *args, is_main_process: bool = True, **kwargs):
         """As `PreTrainedModel.save_pretrained`; the folder also says which class is which, and has a model card."""
-        self.config.auto_map = auto_map(self.config)
+        self.config.auto_map = auto_map(self.config) or self.config.auto_map
         super().save_pretrained(save_directory, *args, is_main_process=is_main_process, **kwargs)
         if is_main_process:
             write_model_card(self.config, Path(save_directory))
 
-    def push_to_hub(self, repo_id: str, *, private=None, token=None, revision=None, create_pr=False, **kwargs) -> str:
-        """As `PreTrainedModel.push_to_hub`; a repository without a model card gets the one of `save_pretrained`.
-
-        Not where the upload is a pull request or to a branch: the card would go to the main branch.
-        """
-        if revision is None and not create_pr:
-            push_model_card(self.config, repo_id, private, token)
-        where = {"private": private, "token": token, "revision": revision, "create_pr": create_pr}
-        return super().push_to_hub(repo_id, **where, **kwargs)
+    def _upload_modified_files(self, working_dir, repo_id: str, *args, **kwargs):
+        """Before it uploads, transformers has put an empty template in the place of a card that is not on the Hub."""
+        replace_template_card(self.config, Path(working_dir), repo_id)
+        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
     def recorded_outputs(self, output_hidden_states: bool | None, output_attentions: bool | None) -> dict[str, bool]:
         """What is to be recorded, as arguments of the network; None means what the configuration says.
@@ -188,12 +195,12 @@ class MaskFormerUniversalPreTrainedModel(PreTrainedModel):
         return {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
 
 
-def enter_pipeline_table(table: str, model: PreTrainedModel) -> None:
-    """Adds `model` to `table` of names: pipelines log an error for a model that is in none, remote code included."""
+def enter_pipeline_table(table: str, model_class: type[PreTrainedModel]) -> None:
+    """Adds a class to `table` of names: pipelines log an error for a model that is in none, remote code included."""
     # Here, for registering the models (maskformer/registration.py) follows this import and needs them whole.
     from transformers.models.auto import modeling_auto
 
-    getattr(modeling_auto, table)[model.config.model_type] = type(model).__name__
+    getattr(modeling_auto, table).setdefault(model_class.config_class.model_type, model_class.__name__)
 
 
 class MaskFormerUniversalModel(MaskFormerUniversalPreTrainedModel):
@@ -235,7 +242,7 @@ class MaskFormerForUniversalSegmentation(MaskFormerUniversalPreTrainedModel):
         self.model = MaskFormerUniversalModel(config)
         self.segmentation_module = SegmentationModule(config)
         self.post_init()
-        enter_pipeline_table("MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES", self)
+        enter_pipeline_table("MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES", MaskFormerForUniversalSegmentation)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, config=None, **kwargs):
@@ -246,8 +253,11 @@ class MaskFormerForUniversalSegmentation(MaskFormerUniversalPreTrainedModel):
         config, state_dict = read_transformers_layout(name, kwargs)
         logger.warning(f"{name} holds transformers' own MaskFormer; its configuration and weights are converted.")
         kwargs = {key: value for key, value in kwargs.items() if key not in HUB_ARGUMENTS}
-        config.update({key: kwargs.pop(key) for key in list(kwargs) if hasattr(config, key)})
-        return super().from_pretrained(None, *args, config=config, state_dict=state_dict, **kwargs)
+        loading = {"dtype", "torch_dtype"}  # of the weights: `from_pretrained` reads them, "auto" included
+        config.update({key: kwargs.pop(key) for key in list(kwargs) if hasattr(config, key) and key not in loading})
+        model = super().from_pretrained(None, *args, config=config, state_dict=state_dict, **kwargs)
+        model.config.name_or_path = model.name_or_path = str(name)
+        return model
 
     def forward(
         self,

@@ -127,7 +127,7 @@ class PerPixelBaselineForSemanticSegmentation(PerPixelBaselinePreTrainedModel):
         self.model = PerPixelBaselineModel(config)
         self.segmentation_module = PixelClassificationModule(config)
         self.post_init()
-        enter_pipeline_table("MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES", self)
+        enter_pipeline_table("MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES", PerPixelBaselineForSemanticSegmentation)
 
     def forward(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from huggingface_hub import HfApi
+from huggingface_hub import ModelCard
 from transformers import PreTrainedConfig
 
 # The classes of each kind of model by Auto class. The files that they name are copied into the folder by transformers.
@@ -23,12 +23,13 @@ AUTO_MAPS = {
         "AutoModelForSemanticSegmentation": "modeling_per_pixel_baseline.PerPixelBaselineForSemanticSegmentation",
     },
 }
+TEMPLATE = "# Model Card for Model ID"  # of transformers' own, in which nothing is filled in
 CARD = """---
 library_name: transformers
 pipeline_tag: image-segmentation
 tags:
 - maskformer
----
+{license}---
 
 # {title}
 
@@ -51,9 +52,9 @@ print(segmenter("photo.jpg", subtask="{subtask}"))
 """
 
 
-def auto_map(config: PreTrainedConfig) -> dict[str, str]:
-    """The entry `auto_map` of `config.json`: `module.Class` by Auto class."""
-    return dict(AUTO_MAPS[config.model_type])
+def auto_map(config: PreTrainedConfig) -> dict[str, str] | None:
+    """The entry `auto_map` of `config.json`: `module.Class` by Auto class; None for a model of another type."""
+    return dict(AUTO_MAPS[config.model_type]) if config.model_type in AUTO_MAPS else None
 
 
 def model_card(config: PreTrainedConfig, name: str) -> str:
@@ -62,6 +63,7 @@ def model_card(config: PreTrainedConfig, name: str) -> str:
     return CARD.format(
         title=f"{'A per-pixel baseline' if per_pixel else 'MaskFormer'} with {config.backbone}",
         name=name,
+        license=f"license: {config.weights_license}\n" if config.weights_license else "",
         subtask="semantic" if per_pixel else "panoptic",
         labels=", ".join(str(config.id2label[index]) for index in sorted(config.id2label)),
     )
@@ -74,12 +76,12 @@ def write_model_card(config: PreTrainedConfig, folder: Path) -> None:
         path.write_text(model_card(config, "this folder"), encoding="utf-8")
 
 
-def push_model_card(config: PreTrainedConfig, repo_id: str, private: bool | None, token: bool | str | None) -> None:
-    """Uploads the card of a model to the Hub, unless the repository has one; transformers' own says nothing of it."""
-    hub = HfApi(token=token)
-    repo_id = hub.create_repo(repo_id, private=private, exist_ok=True).repo_id
-    if not hub.file_exists(repo_id, "README.md"):
-        card = model_card(config, repo_id).encode()
-        hub.upload_file(
-            path_or_fileobj=card, path_in_repo="README.md", repo_id=repo_id, commit_message="Upload model card"
-        )
+def replace_template_card(config: PreTrainedConfig, folder: Path, repo_id: str) -> None:
+    """Writes the card of `repo_id` into `folder` where transformers' template stands, whose tags it keeps."""
+    path = folder / "README.md"
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    if TEMPLATE not in text:
+        return
+    card = ModelCard(model_card(config, repo_id))
+    card.data.tags += [tag for tag in ModelCard(text).data.tags or [] if tag not in card.data.tags]
+    card.save(path)

@@ -16,7 +16,7 @@ DOWNLOAD_ARGUMENTS = HUB_ARGUMENTS[:-1]
 
 def is_transformers_layout(name: str, kwargs: dict[str, Any]) -> bool:
     """Whether `name`, a folder or a repository, holds a model of transformers' own MaskFormer."""
-    hub = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
+    hub = {key: kwargs[key] for key in HUB_ARGUMENTS if kwargs.get(key) is not None}
     try:
         values, _ = PreTrainedConfig.get_config_dict(name, **hub)
     except (OSError, ValueError):
@@ -43,7 +43,7 @@ def read_transformers_layout(name: str, kwargs: dict[str, Any]) -> tuple[PreTrai
     if not folder.is_dir():
         hub = {key: kwargs[key] for key in DOWNLOAD_ARGUMENTS if key in kwargs}
         folder = Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.bin"], **hub))
-    folder = folder / kwargs.get("subfolder", "")
+    folder = folder / (kwargs.get("subfolder") or "")
     theirs = MaskFormerConfig.from_pretrained(folder)
     config = configs.config_from_transformers(theirs)
     return config, convert.from_transformers(weights.read_folder(folder), config)

@@ -9,6 +9,7 @@ import re
 import pytest
 
 from helpers import ROOT
+from maskformer.convert.__main__ import make_parser
 
 TEXT = (ROOT / "docs" / "migration.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", TEXT, re.DOTALL)
@@ -28,3 +29,10 @@ def printed() -> list[str]:
 @pytest.mark.parametrize("index", range(len(BLOCKS)), ids=lambda index: BLOCKS[index][0].splitlines()[-1].strip()[:40])
 def test_examples_print_what_the_page_says(printed, index):
     assert printed[index] == BLOCKS[index][1]
+
+
+def test_the_commands_of_the_table_parse():
+    commands = re.findall(r"`python -m maskformer.convert ([^`]+)`", TEXT)
+    assert commands
+    for command in commands:
+        make_parser().parse_args(command.split())

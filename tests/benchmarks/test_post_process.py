@@ -15,7 +15,7 @@ CANVAS, SIZE = (64, 96), (60, 80)
 def test_the_plain_steps_give_this_packages_labels():
     outputs = predictions(CANVAS, 7, kept=5, queries=9)
     answer = MaskFormerUniversalImageProcessor().post_process_semantic_segmentation(outputs, target_sizes=[SIZE])[0]
-    assert (plain_semantic(outputs, CANVAS, SIZE) == answer).float().mean() > 0.999
+    assert (plain_semantic(outputs, CANVAS, CANVAS, SIZE) == answer).float().mean() > 0.999
     assert len(answer.unique()) > 1
 
 

@@ -190,3 +190,13 @@ def test_a_per_pixel_model_answers_semantic_by_itself(per_pixel_folder):
     for answer in segmenter([picture(64, 96, seed) for seed in range(3)]):
         areas = sum(np.array(segment["mask"]).astype(bool).astype(int) for segment in answer)
         assert (areas == 1).all() and areas.shape == (64, 96)
+
+
+def test_a_class_of_ones_own_leaves_the_auto_classes_as_they_are(folder):
+    class Mine(maskformer.MaskFormerForUniversalSegmentation):
+        pass
+
+    assert type(Mine.from_pretrained(folder)) is Mine
+    assert type(AutoModelForUniversalSegmentation.from_pretrained(folder)) is (
+        maskformer.MaskFormerForUniversalSegmentation
+    )

@@ -51,6 +51,21 @@ def test_a_card_that_is_there_stays(tiny_per_pixel_model, hub):
     assert hub["README.md"].endswith(b"Mine.")
 
 
-def test_a_pull_request_touches_the_main_branch_nowhere(tiny_model, hub, monkeypatch):
+@pytest.mark.parametrize("how", [{"create_pr": True}, {"revision": "v1"}])
+def test_pull_requests_and_branches_have_the_card_too_and_main_nothing(tiny_model, hub, monkeypatch, how):
     monkeypatch.setattr(HfApi, "upload_file", lambda *args, **kwargs: pytest.fail("went to the main branch"))
-    assert tiny_model().push_to_hub("scenes", create_pr=True) == "the commit"
+    assert tiny_model().push_to_hub("scenes", **how) == "the commit"
+    assert 'model="someone/scenes"' in hub["README.md"].decode()
+
+
+def test_saving_and_pushing_at_once(tiny_model, hub, tmp_path):
+    tiny_model().save_pretrained(tmp_path / "scenes", push_to_hub=True)
+    assert 'model="someone/scenes"' in hub["README.md"].decode()
+    assert "label 3" in (tmp_path / "scenes" / "README.md").read_text()
+
+
+def test_the_licence_of_the_weights_stays_with_them(tiny_model, hub, tmp_path):
+    model = tiny_model(weights_license="cc-by-nc-4.0")
+    model.save_pretrained(tmp_path)
+    type(model).from_pretrained(tmp_path).push_to_hub("scenes")
+    assert ModelCard(hub["README.md"].decode()).data.license == "cc-by-nc-4.0"
