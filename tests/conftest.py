@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
+from pathlib import Path
+
 import datasets
 import pytest
 import torch
 
+from helpers import ROOT
 from maskformer import (
     MaskFormerForUniversalSegmentation,
     MaskFormerUniversalConfig,
@@ -34,6 +39,31 @@ def dataset_cache(tmp_path_factory):
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder)
         patch.setenv("HF_DATASETS_CACHE", str(folder))  # of the processes that tests start
         yield
+
+
+@pytest.fixture
+def said():
+    """What is said during a test: texts of a warning or worse, logged by anybody or warned of by this package."""
+    texts = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: texts.append(record.getMessage())
+    loggers = [logging.getLogger(), logging.getLogger("transformers")]  # whose records do not reach the root
+    for logger in loggers:
+        logger.addHandler(handler)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield texts
+    for logger in loggers:
+        logger.removeHandler(handler)
+    ours = [w for w in caught if ROOT in Path(w.filename).parents and "site-packages" not in w.filename]
+    texts.extend(str(warning.message) for warning in ours)
+
+
+@pytest.fixture
+def quiet(said):
+    """The test fails if anything is said."""
+    yield
+    assert said == []
 
 
 @pytest.fixture

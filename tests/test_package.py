@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import subprocess
 import sys
 
@@ -11,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForUniversalSegmentation, pipeline
-from transformers.utils import logging as transformers_logging
 
 import maskformer
 from maskformer import registration
@@ -27,19 +25,8 @@ def saved(tiny_model, tmp_path):
     return tmp_path
 
 
-@pytest.fixture
-def warnings_of_transformers():
-    """Every record of a warning or worse that transformers logs."""
-    records = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = records.append
-    transformers_logging.add_handler(handler)
-    yield records
-    transformers_logging.remove_handler(handler)
-
-
 @pytest.mark.parametrize("size", [(64, 64), (50, 117), (131, 40)])
-def test_the_pipeline_answers_all_tasks_for_images_of_any_size(saved, size, warnings_of_transformers, recwarn):
+def test_the_pipeline_answers_all_tasks_for_images_of_any_size(saved, size, quiet):
     segmenter = pipeline("image-segmentation", model=str(saved))
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8))
     for task in (None, "panoptic", "instance", "semantic"):
@@ -47,12 +34,10 @@ def test_the_pipeline_answers_all_tasks_for_images_of_any_size(saved, size, warn
             assert segment["mask"].size == image.size
             assert segment["label"].startswith("label ")
     assert len(segmenter([image, image], subtask="semantic")) == 2
-    assert [record.getMessage() for record in warnings_of_transformers] == []
-    assert [str(warning.message) for warning in recwarn if "maskformer" in str(warning.filename)] == []
 
 
 @pytest.mark.parametrize("plus", [False, True])
-def test_the_pipeline_answers_with_a_per_pixel_baseline(tiny_per_pixel_model, tmp_path, plus, warnings_of_transformers):
+def test_the_pipeline_answers_with_a_per_pixel_baseline(tiny_per_pixel_model, tmp_path, plus, quiet):
     tiny_per_pixel_model(use_transformer_decoder=plus).save_pretrained(tmp_path)
     maskformer.PerPixelBaselineImageProcessor(size={"shortest_edge": 64, "longest_edge": 128}).save_pretrained(tmp_path)
     segmenter = pipeline("image-segmentation", model=str(tmp_path))
@@ -69,7 +54,6 @@ def test_the_pipeline_answers_with_a_per_pixel_baseline(tiny_per_pixel_model, tm
         assert all(segment["label"].startswith("label ") for segment in segments)
     with pytest.raises(ValueError, match="panoptic is not supported"):
         segmenter(image, subtask="panoptic")
-    assert [record.getMessage() for record in warnings_of_transformers] == []
 
 
 def test_auto_image_processor_gives_both_backends(saved):

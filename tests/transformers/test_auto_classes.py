@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import http.server
-import logging
 import threading
 
 import numpy as np
@@ -20,7 +19,6 @@ from transformers import (
     AutoModelForUniversalSegmentation,
     pipeline,
 )
-from transformers.utils import logging as transformers_logging
 
 import maskformer
 from helpers import with_segments
@@ -29,16 +27,7 @@ SIZE = {"shortest_edge": 64, "longest_edge": 128}
 MASKFORMER = [AutoModelForUniversalSegmentation, AutoModelForImageSegmentation, AutoModelForSemanticSegmentation]
 
 
-@pytest.fixture(autouse=True)
-def no_warnings():
-    """Nothing of a warning or worse is logged by transformers during a test."""
-    records = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = records.append
-    transformers_logging.add_handler(handler)
-    yield
-    transformers_logging.remove_handler(handler)
-    assert [record.getMessage() for record in records] == []
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @pytest.fixture

@@ -118,6 +118,23 @@ def test_device_map_and_offloading_to_the_disk(model, tmp_path):
     assert_equal(logits(offloaded, pixels()), logits(model, pixels()))
 
 
+def test_a_layer_is_not_divided_among_devices(model, tmp_path):
+    """An automatic map keeps the layers whole that the model names, and it names none that it has not."""
+    classes = {type(module).__name__ for module in model.modules()}
+    assert model._no_split_modules == set(type(model)._no_split_modules) & classes
+    model.save_pretrained(tmp_path)
+    size = sum(tensor.nbytes for tensor in model.state_dict().values())
+    loaded = type(model).from_pretrained(
+        tmp_path, device_map="auto", max_memory={"cpu": size // 2}, offload_folder=tmp_path / "disk"
+    )
+    places = loaded.hf_device_map
+    assert set(places.values()) == {"cpu", "disk"}
+    for name, module in model.named_modules():
+        if type(module).__name__ in model._no_split_modules:
+            assert not any(place.startswith(f"{name}.") for place in places), name
+    assert_equal(logits(loaded, pixels()), logits(model, pixels()))
+
+
 def test_buffers_that_no_file_holds_are_filled(model, tmp_path):
     """Models are built without memory; what is not in the file must be computed when it gets some."""
     model.save_pretrained(tmp_path)
