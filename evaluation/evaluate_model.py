@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from pathlib import Path
 
 from accelerate import Accelerator
 
 from maskformer.evaluation.answers import kinds_of_answers, readable_examples
+from maskformer.evaluation.charts import draw_bars, draw_confusion
 from maskformer.evaluation.measure import measure
 from maskformer.evaluation.predictions import PredictionFolder
 from maskformer.evaluation.progress import Progress, evaluation_key
 from maskformer.evaluation.report import worst_images, write_report
+from maskformer.evaluation.scores import Scores
 from maskformer.recipes import Recipe
 from maskformer.training.model_folder import load_model_folder
 from maskformer.training.pictures import captions_of, draw_examples, draw_validation
+
+logger = logging.getLogger(__name__)
 
 # Settings of an evaluation that a report of it leaves out: those of training, and how fast to be.
 UNSAID = ("best_metric", "eval_batch_size")
@@ -73,11 +78,11 @@ def evaluate_model(
         "worst": worst_images(scores),
     }
     if accelerator.is_main_process:
+        # Numbers first. What an interruption leaves is whole until the last two lines, which take no time.
+        write_report(output, results, source.labels)
+        draw_pictures(model, image_processor, source, recipe, scores, results, output)
         if predictions:
             predictions.finish(output / "predictions")
-        draw_validation(model, image_processor, source, recipe.evaluation, output / "validation.png")
-        draw_worst(model, image_processor, source, recipe, results["worst"], output)
-        write_report(output, scores, results, source.labels)
         progress.clear()
     accelerator.wait_for_everyone()
     return results
@@ -116,10 +121,25 @@ def protocol(recipe: Recipe, image_processor, kinds, options: Options) -> dict:
     return settings
 
 
-def draw_worst(model, image_processor, source, recipe: Recipe, worst: list[dict], output: Path) -> None:
-    """Draws the worst images into `worst.png`; removes an earlier picture where there is none."""
-    path = output / "worst.png"
-    path.unlink(missing_ok=True)
+def draw_pictures(model, image_processor, source, recipe: Recipe, scores: Scores, results: dict, output: Path) -> None:
+    """Draws all pictures in place of earlier ones. One that fails is missed, with a warning: numbers are worth more."""
+    pictures = {
+        "confusion.png": lambda path: draw_confusion(scores.confusion, source.labels, path),
+        "bars.png": lambda path: draw_bars(results["per_label"], source.labels, path),
+        "validation.png": lambda path: draw_validation(model, image_processor, source, recipe.evaluation, path),
+        "worst.png": lambda path: draw_worst(model, image_processor, source, recipe, results["worst"], path),
+    }
+    for name, draw in pictures.items():
+        path = output / name
+        path.unlink(missing_ok=True)
+        try:
+            draw(path)
+        except Exception as error:  # of numpy, PIL, matplotlib, the file system: whatever it is, the numbers stay
+            logger.warning("%s could not be drawn: %s", path, error)
+
+
+def draw_worst(model, image_processor, source, recipe: Recipe, worst: list[dict], path: Path) -> None:
+    """Draws the worst images, where there are any."""
     if not worst:
         return
     captions = captions_of([(row["image_id"], row["score"]) for row in worst], worst[0]["metric"])

@@ -36,7 +36,7 @@ def measure(
     count = min(len(source), limit or len(source))
     kinds = kinds_of_answers(arguments, image_processor, source.labels)
     scores = Scores(source.labels, kinds)
-    done = progress.restore(accelerator, scores) if progress else set()
+    done = progress.restore(accelerator, scores, predictions) if progress else set()
     left = [index for index in range(count) if index not in done]
     indices = left[accelerator.process_index :: accelerator.num_processes]
     bar = tqdm(
@@ -45,16 +45,18 @@ def measure(
     shown = time.monotonic()
     examples = readable_examples(source, indices, skip_bad)
     for example, answer in answers(model, image_processor, examples, arguments, kinds):
-        scores.add(example, answer)
+        image = scores.add(example, answer)
         if predictions:
             predictions.write(example, answer)
         if progress:
-            progress.save_at_times(accelerator, scores)
+            progress.add(image)
         if not bar.disable and time.monotonic() - shown > 1:
             bar.set_postfix(scores.running(), refresh=False)
             shown = time.monotonic()
         bar.update()
     bar.close()
+    if progress:
+        progress.save()
     if accelerator.num_processes > 1:
         scores = of_all_processes(scores)
     if not scores.images:

@@ -14,11 +14,11 @@ from maskformer.data.example import Example
 from maskformer.data.files import replace_file
 from maskformer.data.label_set import LabelSet, load_label_set
 from maskformer.evaluation.answers import Answer
-from maskformer.training.checkpoint import replace_folder
+from maskformer.training.checkpoint import remove, replace_folder
 
 
 class PredictionFolder:
-    """Answers on disk, written into a working folder that becomes the real one at the end. In the dataset's own ids:
+    """Answers on disk, written into a working folder until all are there. In the dataset's own ids:
 
     - `semantic/ID.png`: the value of every pixel, 8-bit or, where a value exceeds 255, 16-bit;
     - `panoptic/ID.png` and `panoptic.json`: COCO's panoptic format; the id of a segment is R + 256 G + 65536 B;
@@ -28,7 +28,8 @@ class PredictionFolder:
     """
 
     def __init__(self, working: Path, labels: LabelSet, reduce_labels: bool = False):
-        self.folder, self.labels = working, labels
+        self.working, self.folder, self.parts = working, working / "predictions", working / "parts"
+        self.labels = labels
         first = int(reduce_labels or labels.names == load_label_set("ade20k-150").names)
         values = np.array(labels.source_ids) + first
         self.values = values.astype(np.uint8 if values.max() < 256 else np.uint16)  # (K,)
@@ -50,11 +51,15 @@ class PredictionFolder:
                 for rle, info in pairs
             ]
         if len(part) > 1:
-            write_json(self.folder / "parts" / f"{example['index']:08d}.json", part)
+            write_json(self.parts / f"{example['index']:08d}.json", part)
+
+    def holds(self, index: int, image_id: str) -> bool:
+        """Whether the answers to an image lie in the working folder."""
+        return (self.folder / "semantic" / f"{file_name({'index': index, 'image_id': image_id})}.png").is_file()
 
     def finish(self, folder: Path) -> None:
-        """Makes the JSON files of all that `write` left, whichever process did; everything then replaces `folder`."""
-        paths = sorted((self.folder / "parts").glob("[0-9]*.json"))
+        """Makes the JSON files of all that `write` left, whichever process did; the answers then replace `folder`."""
+        paths = sorted(self.parts.glob("[0-9]*.json"))
         parts = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
         panoptic = [{"image_id": part["image_id"], **part["panoptic"]} for part in parts if "panoptic" in part]
         if panoptic:
@@ -68,13 +73,10 @@ class PredictionFolder:
         if any("instances" in part for part in parts):
             found = [{"image_id": part["image_id"], **each} for part in parts for each in part["instances"]]
             write_json(self.folder / "instances.json", found)
-        for path in paths:
-            path.unlink()
-        if paths:
-            (self.folder / "parts").rmdir()
         with replace_folder(folder) as new:
             new.rmdir()
             self.folder.rename(new)
+        remove(self.working)  # of which the parts are left
 
     def _segment(self, ids: np.ndarray, info: dict) -> dict:
         """An entry of COCO's `segments_info`; `ids` (H, W) are those of all segments."""

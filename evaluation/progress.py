@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from maskformer.data.files import replace_file, sha256
+from maskformer.evaluation.predictions import PredictionFolder
 from maskformer.evaluation.scores import Scores
 
 MODEL_FILES = ("config.json", "preprocessor_config.json", "*.safetensors")
@@ -24,50 +25,57 @@ def evaluation_key(model_folder: Path, settings: dict) -> str:
 
 
 class Progress:
-    """What was counted so far, one file a process: `progress-KEY-RANK.pt` in `folder`, saved every `images` images."""
+    """What was counted so far: `progress-KEY-IMAGE.pt` in `folder`, a file for every `images` images of a process.
+
+    IMAGE is the first of them, so that names never meet, however many processes there are. A file is written once: the
+    cost of an evaluation's saves grows with its images, not with their square.
+    """
 
     def __init__(self, folder: Path, key: str, images: int = 100):
         self.folder, self.key, self.images = folder, key, images
-        self.unsaved = self.restored = 0
+        self.restored = 0
 
-    def path(self, rank: int) -> Path:
-        """The file of the process `rank`."""
-        return self.folder / f"progress-{self.key}-{rank}.pt"
+    def paths(self) -> list[Path]:
+        """The files that are there."""
+        return sorted(self.folder.glob(f"progress-{self.key}-*.pt"))
 
-    def restore(self, accelerator: Accelerator, scores: Scores) -> set[int]:
-        """Gives the main process what was counted, by however many processes; returns the images that are done."""
+    def restore(
+        self, accelerator: Accelerator, scores: Scores, predictions: PredictionFolder | None = None
+    ) -> set[int]:
+        """Gives the main process what was counted, by however many processes; returns the images that are done.
+
+        Nothing is done where one of `predictions` is missing: they were taken to their place at the end.
+        """
+        self.unsaved = Scores(scores.labels, scores.kinds)
         if accelerator.is_main_process:
-            paths = sorted(self.folder.glob(f"progress-{self.key}-*.pt"), key=lambda path: path != self.path(0))
-            for path in paths:
-                state = torch.load(path, map_location="cpu", weights_only=True)
-                # The main process's file comes first. It holds the others' images already if this was interrupted
-                # after the next line but one.
-                if not state["images"].keys() & scores.images.keys():
-                    scores.add_state(state)
-            if paths:
-                self.save(accelerator, scores)
-            for path in paths:
-                if path != self.path(0):
-                    path.unlink()
+            found = Scores(scores.labels, scores.kinds)
+            for path in self.paths():
+                found.add_state(torch.load(path, map_location="cpu", weights_only=True))
+            if predictions and not all(predictions.holds(index, name) for index, (name, _) in found.images.items()):
+                self.clear()
+            else:
+                scores.add_state(found.state())
         done = [set(scores.images)]
         if accelerator.num_processes > 1:
             done = broadcast_object_list(done)
         self.restored = len(done[0])
         return done[0]
 
-    def save_at_times(self, accelerator: Accelerator, scores: Scores) -> None:
-        """Saves after every so many images."""
-        self.unsaved += 1
-        if self.unsaved >= self.images:
-            self.save(accelerator, scores)
+    def add(self, image: dict) -> None:
+        """Takes what `Scores.add` gave of an image, and saves after every so many."""
+        self.unsaved.add_state(image)
+        if len(self.unsaved.images) == self.images:
+            self.save()
 
-    def save(self, accelerator: Accelerator, scores: Scores) -> None:
-        """Saves what this process counted, all or nothing."""
-        with replace_file(self.path(accelerator.process_index)) as temporary:
-            torch.save(scores.state(), temporary)
-        self.unsaved = 0
+    def save(self) -> None:
+        """Saves the images that are not saved yet, all or nothing."""
+        if not self.unsaved.images:
+            return
+        with replace_file(self.folder / f"progress-{self.key}-{min(self.unsaved.images)}.pt") as temporary:
+            torch.save(self.unsaved.state(), temporary)
+        self.unsaved = Scores(self.unsaved.labels, self.unsaved.kinds)
 
     def clear(self) -> None:
         """Removes the files: the evaluation has ended."""
-        for path in self.folder.glob(f"progress-{self.key}-*.pt"):
+        for path in self.paths():
             path.unlink()

@@ -1,4 +1,4 @@
-"""What an evaluation leaves on disk: results, report, charts and the worst images."""
+"""What an evaluation leaves to read: results, report and which images are worst."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import transformers
 
 from maskformer.data.files import replace_file
 from maskformer.data.label_set import LabelSet
-from maskformer.evaluation.charts import draw_bars, draw_confusion
 from maskformer.evaluation.scores import Scores
 from maskformer.training.history import write_json
 
@@ -38,14 +37,12 @@ COLUMNS = {"pq": "PQ", "sq": "SQ", "rq": "RQ", "iou": "IoU", "semantic_pq": "PQ 
 WORST = 6  # images that are drawn
 
 
-def write_report(folder: Path, scores: Scores, results: dict, labels: LabelSet) -> None:
-    """Writes `results.json`, `report.md`, `confusion.png` and `bars.png` into `folder`.
+def write_report(folder: Path, results: dict, labels: LabelSet) -> None:
+    """Writes `results.json` and `report.md` into `folder`.
 
-    `results` is the `summary` of `scores` with what else is known of the evaluation: `model`, `recipe`, `command`,
+    `results` is the `summary` of scores with what else is known of the evaluation: `model`, `recipe`, `command`,
     `protocol`, `seconds`.
     """
-    draw_confusion(scores.confusion, labels, folder / "confusion.png")
-    draw_bars(results["per_label"], labels, folder / "bars.png")
     with replace_file(folder / "report.md") as temporary:
         temporary.write_text(report(results, labels), encoding="utf-8")
     write_json(folder / "results.json", results)

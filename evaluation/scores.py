@@ -40,13 +40,16 @@ class Scores:
         self.matches: dict[int, dict] = {}  # of instances, by the image's index
         self.images: dict[int, tuple[str, float]] = {}
 
-    def add(self, example: Example, answer: Answer) -> None:
-        """Counts an image; raises `ValueError`, naming it, where answer and truth differ in size."""
+    def add(self, example: Example, answer: Answer) -> dict:
+        """Counts an image, and returns the `state` of it alone.
+
+        Raises `ValueError`, naming the image, where answer and truth differ in size.
+        """
         truth = semantic_map(example, VOID)  # (H, W)
         pairs = {"iou": (answer.semantic, truth), "semantic": (answer.semantic, truth)}
         if "panoptic" in self.metrics:
             pairs["panoptic"] = answer.panoptic, without_overlap(example)
-        results, counts = {}, {}
+        results, counts, matches = {}, {}, {}
         try:
             for name, (prediction, reference) in pairs.items():
                 self.metrics[name].add(prediction=prediction, reference=reference)
@@ -54,13 +57,13 @@ class Scores:
                 results[name] = self.metrics[name].compute()
             if self.precision is not None:
                 self.precision.add(prediction=answer.instances, reference=example)
-                (self.matches[example["index"]],) = held_images(self.precision)
-                self.precision.compute()  # forgets the image
+                (matches[example["index"]],) = taken_images(self.precision)
         except ValueError as error:
             raise ValueError(f"image {example['image_id']!r}: {error}") from error
-        self.add_counts(counts)
         score = results["panoptic"]["pq"] if "panoptic" in results else results["iou"]["mean_iou"]
-        self.images[example["index"]] = example["image_id"], score
+        state = as_state(counts, matches, {example["index"]: (example["image_id"], score)})
+        self.add_state(state)
+        return state
 
     def add_counts(self, counts: dict) -> None:
         """Adds the counts of other images."""
@@ -70,14 +73,7 @@ class Scores:
 
     def state(self) -> dict:
         """All counts in plain containers and tensors."""
-        return {
-            "counts": {name: [torch.from_numpy(array) for array in arrays] for name, arrays in self.counts.items()},
-            "matches": {
-                index: {label: [torch.from_numpy(array) for array in match] for label, match in image.items()}
-                for index, image in self.matches.items()
-            },
-            "images": dict(self.images),
-        }
+        return as_state(self.counts, self.matches, self.images)
 
     def add_state(self, state: dict) -> None:
         """Adds what another process, or an evaluation that was interrupted, counted."""
@@ -135,6 +131,18 @@ def semantic_quality(result: dict, label: int) -> float:
     return float(row["pq"]) if row["tp"] + row["fp"] + row["fn"] else float("nan")
 
 
+def as_state(counts: dict, matches: dict, images: dict) -> dict:
+    """What `Scores` hold, in plain containers and tensors."""
+    return {
+        "counts": {name: [torch.from_numpy(array) for array in arrays] for name, arrays in counts.items()},
+        "matches": {
+            index: {label: [torch.from_numpy(array) for array in match] for label, match in image.items()}
+            for index, image in matches.items()
+        },
+        "images": dict(images),
+    }
+
+
 def held_counts(metric) -> list[np.ndarray]:
     """The arrays that `metric` would sum over processes."""
     found: list[np.ndarray] = []
@@ -147,13 +155,13 @@ def held_counts(metric) -> list[np.ndarray]:
     return found
 
 
-def held_images(metric: MaskAveragePrecision) -> list[dict]:
-    """The matches that `metric` would gather over processes."""
+def taken_images(metric: MaskAveragePrecision) -> list[dict]:
+    """The matches that `metric` would gather over processes; it has none after that."""
     found: list[dict] = []
 
     def keep(images: list[dict]) -> list[list[dict]]:
         found.extend(images)
-        return [images]
+        return []
 
     metric.reduce(keep)
     return found

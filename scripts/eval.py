@@ -22,6 +22,7 @@ from maskformer.data.example import BadSample
 from maskformer.data.files import replace_file
 from maskformer.data.sources import load_source
 from maskformer.evaluation.evaluate_model import Options, evaluate_model, key_of
+from maskformer.evaluation.progress import Progress
 from maskformer.evaluation.scores import in_one_line
 from maskformer.evaluation.tables import TABLES, fill, model_folder_of
 from maskformer.recipes.arguments import AUGMENTATION, PROTOCOL, DataArguments, EvaluationArguments
@@ -186,7 +187,9 @@ def run_table(parser, arguments, accelerator) -> None:
 
 
 def finished(folder: Path, key: str) -> dict | None:
-    """The results in `folder`, if they are those of the evaluation `key`."""
+    """The results in `folder`, if they are those of the evaluation `key`, and nothing else of it is missing."""
+    if Progress(folder, key).paths():
+        return None
     try:
         results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

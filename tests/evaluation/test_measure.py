@@ -14,6 +14,7 @@ from maskformer.data.label_set import LabelSet
 from maskformer.evaluation.answers import kinds_of_answers
 from maskformer.evaluation.measure import measure
 from maskformer.evaluation.progress import Progress, evaluation_key
+from maskformer.evaluation.scores import Scores
 from maskformer.image_processing.sliding_window import semantic_segmentation_by_windows
 from maskformer.image_processing.test_time_augmentation import semantic_segmentation_with_tta
 from maskformer.metrics import MeanIoU
@@ -135,28 +136,22 @@ def test_an_interrupted_evaluation_goes_on_and_ends_with_the_same_numbers(tiny_m
 
 
 def test_what_several_processes_saved_is_counted_once_by_any_number_of_them(tiny_model, tmp_path):
-    """Files of three processes; the one that resumes is killed after it has written what all of them hold."""
+    """Files of three processes; a fourth resumes, and a fifth what was there then."""
     model, source = tiny_model(), make_source()
     for rank in range(3):
         scores = measure(model, make_processor(), make_source(SIZES[:1]), arguments(), Accelerator())
         scores.images = {rank: scores.images[0]}
         scores.matches = {rank: scores.matches[0]}
-        Progress(tmp_path, "key").save(FakeProcess(rank), scores)
-    kept = (tmp_path / "progress-key-2.pt").read_bytes()
+        progress = Progress(tmp_path, "key", images=1)
+        progress.restore(Accelerator(), Scores(LABELS, scores.kinds))
+        progress.add(scores.state())
     for _ in range(2):
         progress = Progress(tmp_path, "key")
         scores = measure(model, make_processor(), source, arguments(), Accelerator(), limit=3, progress=progress)
         assert len(scores.images) == 3
         truth = (make_example(0, SIZES[0])["segmentation"] > 0).sum()
         assert scores.confusion.sum() == 3 * truth
-        (tmp_path / "progress-key-2.pt").write_bytes(kept)  # as if it had not been removed yet
-
-
-class FakeProcess:
-    """An accelerator's view of one process."""
-
-    def __init__(self, rank: int):
-        self.process_index = rank
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_a_key_stands_for_weights_and_settings(tmp_path):

@@ -102,12 +102,43 @@ def test_an_evaluation_that_was_stopped_goes_on(model, tmp_path, monkeypatch):
         patch.setattr(PredictionFolder, "write", stopping_write)
         with pytest.raises(KeyboardInterrupt):
             run("eval", *words)
-    assert len(list((tmp_path / "a").glob("progress-*"))) == 1 and not (tmp_path / "a" / "results.json").exists()
+    assert len(list((tmp_path / "a").glob("progress-*"))) == 2 and not (tmp_path / "a" / "results.json").exists()
     run("eval", *words)
     assert json.loads((tmp_path / "a" / "results.json").read_text())["images_now"] == 2
     run("eval", "--model", model, "--output_dir", tmp_path / "b", *SCENES)
     assert same(numbers(results_of(tmp_path / "a")), numbers(results_of(tmp_path / "b")))
     assert len(list((tmp_path / "a" / "predictions" / "semantic").iterdir())) == 4
+
+
+@pytest.mark.parametrize("save_every", [1, 2])
+def test_an_evaluation_that_was_stopped_after_its_last_image_ends_with_everything(
+    model, tmp_path, monkeypatch, save_every
+):
+    """Three images: two files of progress of one, or one of two and one of one. It stops at a picture, or just before
+    the end, when predictions lie in their place already and are counted again."""
+    words = ["--model", model, "--output_dir", tmp_path, "--save_predictions", "--save_every", save_every, *SCENES]
+    words += ["--limit", "3"]
+
+    def stop(*arguments) -> None:
+        raise KeyboardInterrupt
+
+    for place, answered in (
+        ("maskformer.evaluation.evaluate_model.draw_validation", 0),
+        ("maskformer.evaluation.progress.Progress.clear", 3),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, stop)
+            with pytest.raises(KeyboardInterrupt):
+                run("eval", *words)
+        assert results_of(tmp_path)["images"] == 3 and list(tmp_path.glob("progress-*"))
+        run("eval", *words)
+        assert json.loads((tmp_path / "results.json").read_text())["images_now"] == answered
+        names = {"bars.png", "confusion.png", "predictions", "report.md", "results.json", "validation.png", "worst.png"}
+        assert {path.name for path in tmp_path.iterdir()} == names
+        folder = tmp_path / "predictions"
+        assert {path.name for path in folder.iterdir()} == {"panoptic", "panoptic.json", "semantic"}
+        assert all(len(list((folder / kind).iterdir())) == 3 for kind in ("panoptic", "semantic"))
+        assert len(json.loads((folder / "panoptic.json").read_text())["annotations"]) == 3
 
 
 @pytest.mark.parametrize(
