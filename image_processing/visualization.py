@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 MINIMUM_TILE_WIDTH = 256
+TALLEST_TILE = 3  # widths: beyond it, one narrow picture would fill the memory
 LABEL_BOX = (15, 15, 20, 165)  # dark and translucent: white text reads on every colour, and the segment shows through
 POLE_GRID = 256  # distances to the border are measured on at most this many pixels a side: enough to place a label
 
@@ -81,7 +82,8 @@ def side_by_side(
     """Lays pictures out in a grid of `len(titles)` columns, each column under its title, and returns an RGB picture.
 
     `pictures` are given row by row, such as image, truth, prediction of one example after another; `rows` may hold one
-    caption a row, written at its left edge. Every picture gets the width of the widest, and at least 256 pixels.
+    caption a row, written at its left edge. Every picture gets the width of the widest, and at least 256 pixels; those
+    more than three times as high as wide get that height, between white margins.
 
     Raises `ValueError` if the pictures do not fill the rows, or the captions are not one a row.
     """
@@ -253,7 +255,13 @@ def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool
 
 
 def _with_width(tile: Image.Image, width: int) -> Image.Image:
-    """The picture resized to a width, its aspect ratio kept."""
-    if tile.width == width:
-        return tile
-    return tile.resize((width, max(1, round(tile.height * width / tile.width))), Image.Resampling.LANCZOS)
+    """The picture resized to a width, its aspect ratio kept; a narrow one in the middle of a tile of that width."""
+    highest = TALLEST_TILE * width
+    factor = min(width / tile.width, highest / tile.height)
+    size = tuple(max(1, round(edge * factor)) for edge in tile.size)
+    resized = tile if size == tile.size else tile.resize(size, Image.Resampling.LANCZOS)
+    if resized.width == width:
+        return resized
+    framed = Image.new("RGB", (width, resized.height), "white")
+    framed.paste(resized, ((width - resized.width) // 2, 0))
+    return framed
