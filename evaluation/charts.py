@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
@@ -14,6 +16,12 @@ from maskformer.data.label_set import LabelSet
 MOST_CELLS = 150  # labels that a matrix of readable names holds
 ROWS = 50  # bars below one another, or twice as many of very many labels
 LONGEST_NAME = 22
+# Fonts of Chinese, Japanese and Korean, as systems have them.
+EASTERN_FONTS = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei"),
+    *("IPAexGothic", "NanumGothic", "PingFang SC", "Hiragino Sans", "Apple SD Gothic Neo", "Arial Unicode MS"),
+    *("Microsoft YaHei", "Yu Gothic", "Malgun Gothic"),
+)
 
 
 def draw_confusion(confusion: np.ndarray, labels: LabelSet, path: Path) -> None:
@@ -36,8 +44,8 @@ def draw_confusion(confusion: np.ndarray, labels: LabelSet, path: Path) -> None:
     picture = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 100))
     size, large = (10, 11) if cell == 0.5 else (7.5, 20)
     names = [short(labels.names[label]) for label in shown]
-    axes.set_xticks(range(len(shown)), names, rotation=90, fontsize=size)
-    axes.set_yticks(range(len(shown)), names, fontsize=size)
+    axes.set_xticks(range(len(shown)), names, rotation=90, fontsize=size, **as_it_is())
+    axes.set_yticks(range(len(shown)), names, fontsize=size, **as_it_is())
     axes.tick_params(length=0)
     left_out = "" if len(shown) == len(seen) else f", the {len(shown)} most frequent of {len(seen)} labels"
     axes.set_title(f"share of the true pixels, in %{left_out}", fontsize=large)
@@ -86,7 +94,7 @@ def draw_bars(per_label: dict[str, dict], labels: LabelSet, path: Path) -> None:
         for place, (_, value, iou, _) in enumerate(part):
             numbers = f"{value:.1f}" + (f"  /  {iou:.1f}" if quality and iou == iou else "")
             axes.text(103, place, numbers, va="center", fontsize=size - 1, color="0.3")
-        axes.set_yticks(places, [short(name) for name, *_ in part], fontsize=size)
+        axes.set_yticks(places, [short(name) for name, *_ in part], fontsize=size, **as_it_is())
         axes.set_ylim(height - 0.4, -0.6)
         axes.set_xlim(0, 128 if quality else 115)
         axes.set_xticks(range(0, 101, 20))
@@ -105,6 +113,12 @@ def bars_title(rows: list[tuple], quality: bool) -> str:
     return ("panoptic quality (bar) / IoU (dot) of each label in %" if quality else "IoU of each label in %") + colors
 
 
+def as_it_is() -> dict:
+    """How to write text of any language, in which a dollar is a dollar: matplotlib would parse formulas."""
+    there = {font.name for font in font_manager.fontManager.ttflist}
+    return {"parse_math": False, "fontfamily": ["DejaVu Sans", *(name for name in EASTERN_FONTS if name in there)]}
+
+
 def short(name: str) -> str:
     """A label's name as an axis has room for."""
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
@@ -112,5 +126,6 @@ def short(name: str) -> str:
 
 def save(figure: Figure, path: Path) -> None:
     """Writes a PNG, all or nothing."""
-    with replace_file(path) as temporary:
+    with replace_file(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # where no font has a letter, its box says so
         figure.savefig(temporary, format="png")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
+from matplotlib import font_manager
 from PIL import Image
 
-from maskformer.data.label_set import load_label_set
+from maskformer.data.label_set import LabelSet, load_label_set
 from maskformer.data.shapes import SHAPES_LABELS
-from maskformer.evaluation.charts import draw_bars, draw_confusion
+from maskformer.evaluation.charts import as_it_is, draw_bars, draw_confusion
 from maskformer.evaluation.report import label_table, markdown
 
 
@@ -44,6 +47,31 @@ def test_charts_of_nothing_are_drawn_too(tmp_path):
     draw_confusion(confusion, SHAPES_LABELS, tmp_path / "confusion.png")
     draw_bars({name: {"iou": float("nan")} for name in SHAPES_LABELS.names}, SHAPES_LABELS, tmp_path / "bars.png")
     assert len(list(tmp_path.iterdir())) == 2
+
+
+NAMES = ["$5", r"$\frac$", "a_$b$^c", "道路", "車 くるま", "하늘", "new\nline", "%s {} &"]
+
+
+def test_names_of_any_language_and_of_formulas_are_written_as_they_are(tmp_path, capfd):
+    labels = LabelSet.from_categories([{"id": index, "name": name} for index, name in enumerate(NAMES)])
+    confusion, rows = counts_and_rows(labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw_confusion(confusion, labels, tmp_path / "confusion.png")
+        draw_bars(rows, labels, tmp_path / "bars.png")
+    assert len(list(tmp_path.iterdir())) == 2 and capfd.readouterr().err == ""
+
+
+def test_a_font_of_eastern_letters_is_taken_where_there_is_one(tmp_path, monkeypatch, caplog):
+    """Another font under such a name: its letters make another picture, and nothing is missed."""
+    labels = LabelSet.from_categories([{"id": index, "name": name} for index, name in enumerate(("道路", "車"))])
+    confusion, rows = counts_and_rows(labels)
+    draw_bars(rows, labels, tmp_path / "without.png")
+    other = next(font for font in font_manager.fontManager.ttflist if font.name == "DejaVu Serif")
+    font = font_manager.FontEntry(fname=other.fname, name="Noto Sans CJK JP")
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", [*font_manager.fontManager.ttflist, font])
+    draw_bars(rows, labels, tmp_path / "with.png")
+    assert as_it_is()["fontfamily"] == ["DejaVu Sans", "Noto Sans CJK JP"] and not caplog.records
 
 
 def test_labels_that_nothing_was_measured_of_have_dashes():

@@ -141,6 +141,19 @@ def test_an_evaluation_that_was_stopped_after_its_last_image_ends_with_everythin
         assert len(json.loads((folder / "panoptic.json").read_text())["annotations"]) == 3
 
 
+def test_a_picture_that_fails_is_named_and_loses_no_number(model, tmp_path, monkeypatch, caplog):
+    def fail(*arguments) -> None:
+        raise RuntimeError("no room for it")
+
+    monkeypatch.setattr("maskformer.evaluation.evaluate_model.draw_bars", fail)
+    (tmp_path / "bars.png").write_bytes(b"of an earlier evaluation")
+    run("eval", "--model", model, "--output_dir", tmp_path, "--limit", "1", *SCENES)
+    assert f"{tmp_path / 'bars.png'} could not be drawn: no room for it" in caplog.text
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("confusion.png", "report.md", "results.json", "validation.png", "worst.png")
+    }
+
+
 @pytest.mark.parametrize(
     "words",
     [["--tta", "true", "--tta_shortest_edges", "[64, 96]"], ["--sliding_window", "[96, 96]", "--stride", "[64, 64]"]],
