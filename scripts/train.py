@@ -6,6 +6,7 @@ Launch modes: `python scripts/train.py`, or `accelerate launch scripts/train.py`
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -19,13 +20,14 @@ from maskformer.data.label_set import check_same_labels
 from maskformer.data.loading import TrainingExamples, training_batches
 from maskformer.data.sources import load_source
 from maskformer.evaluation.scores import in_one_line
-from maskformer.recipes.command_line import parse_with_recipe, recipe_parser
+from maskformer.recipes import load_recipe
+from maskformer.recipes.command_line import parse_overrides, recipe_parser
 from maskformer.training.batch_pictures import draw_batches
 from maskformer.training.checkpoint import load_state, recover
 from maskformer.training.initial_model import initial_model, resumed_model
-from maskformer.training.loop import images_a_batch, train
+from maskformer.training.loop import images_a_batch, prepare_model, train
 from maskformer.training.plan import try_plan
-from maskformer.training.recorder import PRODUCTS, Recorder
+from maskformer.training.recorder import CHECKPOINTS, Recorder, go_back, products
 from maskformer.training.step import NotFinite
 
 EXAMPLE = "accelerate launch scripts/train.py --recipe shapes/demo --output_dir outputs/demo --max_minutes 2"
@@ -39,39 +41,66 @@ def parse_arguments():
         "--resume",
         nargs="?",
         const="last",
-        help="go on from the last checkpoint of --output_dir, or from the named one",
+        help="go on from the last checkpoint of --output_dir (begin where there is none yet), or from the named one;"
+        " with the recipe that is saved there, not that of --recipe, and the settings of this command line",
     )
     parser.add_argument("--overwrite_output_dir", action="store_true", help="replace the run that is in --output_dir")
     parser.add_argument("--show_batch", action="store_true", help="only draw what the first batches hold: batch.png")
     parser.add_argument("--dry_run", action="store_true", help="only try two steps, and print the plan of the run")
     parser.add_argument("--on_bad_sample", choices=("raise", "skip"), default="raise", help="unusable examples")
-    folder = parser.parse_known_args()[0].output_dir
+    arguments, words = parser.parse_known_args()
+    folder = arguments.output_dir
     if folder.exists() and not folder.is_dir():
         parser.error(f"--output_dir {folder} is a file; a folder is needed")
-    saved = folder / "recipe.yaml"
-    arguments, recipe = parse_with_recipe(parser, default=str(saved) if saved.is_file() else "shapes/demo")
-    if arguments.show_batch or arguments.dry_run:
-        return parser, arguments, recipe
-    if arguments.resume:
-        recover(folder / arguments.resume)
-        if not (folder / arguments.resume).is_dir():
-            there = sorted(path.name for path in folder.glob("checkpoint-*"))
-            parser.error(
-                f"{folder} holds no checkpoint {arguments.resume!r} to resume from"
-                + f"; it holds {there}" * bool(there)
-            )
-    elif any((folder / product).exists() for product in PRODUCTS) and not arguments.overwrite_output_dir:
+    try:
+        arguments.checkpoint = checkpoint_to_resume(folder, arguments.resume) if arguments.resume else None
+        recipe = resolved_recipe(arguments, words)
+    except ValueError as error:
+        parser.error(str(error))
+    writes = not (arguments.show_batch or arguments.dry_run)
+    if writes and not arguments.resume and products(folder) and not arguments.overwrite_output_dir:
         parser.error(f"{folder} holds another run: choose another folder, --resume it or --overwrite_output_dir")
     return parser, arguments, recipe
 
 
-def prepare_folder(folder: Path, recipe, resume: bool) -> None:
-    """Clears an earlier run's products, unless it goes on, and saves the resolved recipe."""
+def checkpoint_to_resume(folder: Path, name: str) -> Path | None:
+    """The checkpoint `name` of `folder`; None for `last` where there is none yet, as in a job that was just queued.
+
+    Raises `ValueError` where there is no such checkpoint.
+    """
+    recover(folder / name)
+    if (folder / name).is_dir():
+        return folder / name
+    there = sorted(path.name for path in folder.glob(CHECKPOINTS))
+    if name != "last" or there:
+        holds = f"; it holds {there}" * bool(there)
+        raise ValueError(f"{folder} holds no checkpoint {name!r} to resume from{holds}")
+    return None
+
+
+def resolved_recipe(arguments, words: list[str]):
+    """The recipe with the settings that the command line gives.
+
+    A run that goes on starts from its own recipe, whatever --recipe names, or what was set when it began would be lost.
+    """
+    saved = arguments.output_dir / "recipe.yaml"
+    start = arguments.recipe or (str(saved) if saved.is_file() else "shapes/demo")
+    if arguments.checkpoint and saved.is_file():
+        start = str(saved)
+    return load_recipe(start).override(parse_overrides(words))
+
+
+def prepare_folder(arguments, recipe, state: dict | None) -> None:
+    """Clears an earlier run's products, or what came after the checkpoint, and saves the resolved recipe."""
+    folder = arguments.output_dir
     folder.mkdir(parents=True, exist_ok=True)
-    if not resume:
-        for product in PRODUCTS:
-            path = folder / product
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    if state:
+        go_back(folder, arguments.checkpoint, state["step"])
+    else:
+        for path in products(folder):
+            if path.name == "best" and arguments.resume:
+                continue  # the best model of this run, which was stopped before it had a checkpoint
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     recipe.save(folder / "recipe.yaml")
 
 
@@ -102,27 +131,29 @@ def start_trackers(accelerator, recipe) -> None:
     accelerator.init_trackers("logs", config=settings)
 
 
-def run(accelerator, arguments, recipe, model, examples, recorder, state) -> None:
+def run(accelerator, recorder, recipe, model, optimizer, examples, state) -> None:
     """Trains, and says how it ended: with the whole run, a signal, a bad sample or numbers that are not finite."""
-    folder = arguments.output_dir
+    folder = recorder.folder
     try:
-        finished = train(accelerator, recorder, recipe, model, examples, state)
+        stopped_by = train(accelerator, recorder, recipe, model, optimizer, examples, state)
     except BadSample as error:
         # A loader's process puts its traceback before the message.
         message = str(error).strip().splitlines()[-1].removeprefix(f"{BadSample.__module__}.BadSample: ")
-        sys.exit(f"error: {message}\n(what was learnt is in {folder / 'last'}; --resume --on_bad_sample skip goes on)")
+        text = f"error: {message}\n(what was learnt is in {folder / 'last'}; --resume --on_bad_sample skip goes on)"
+        sys.exit(text if accelerator.is_main_process else 1)  # all processes stop for the same one
     except NotFinite as error:
         sys.exit(
-            f"error: {error}\n(the batch is in {folder / 'not_finite.pt'} and {folder / 'not_finite.png'}; a lower"
-            " learning rate or a smaller clip_norm may help; --resume goes on from the last checkpoint)"
+            f"error: {error}\n(the batch is in {recorder.not_finite} and {recorder.not_finite.with_suffix('.png')}; a"
+            " lower learning rate or a smaller clip_norm may help; --resume goes on from the last checkpoint)"
         )
     except ValueError as error:
         sys.exit(f"error: {error}")
     accelerator.end_training()
-    if not finished:
+    if stopped_by:
         if accelerator.is_main_process:
-            print(f"stopped by SIGTERM; what was learnt is in {folder / 'last'}, and --resume goes on", file=sys.stderr)
-        sys.exit(143)  # as shells report the signal
+            name = signal.Signals(stopped_by).name
+            print(f"stopped by {name}; what was learnt is in {folder / 'last'}, and --resume goes on", file=sys.stderr)
+        sys.exit(128 + stopped_by)  # as shells report the signal
     if accelerator.is_main_process:
         print(f"model {folder / 'best'}, pictures {folder / 'validation.png'} and {folder / 'curves.png'}")
         print(in_one_line(recorder.best))
@@ -140,10 +171,9 @@ def main() -> None:
         source, validation = (load_source(recipe.data, split) for split in ("train", "validation"))
         check_same_labels(source.labels, validation.labels, "the training data", "the validation data")
         examples = TrainingExamples(source, recipe.build_augmentation(), recipe.training.seed, arguments.on_bad_sample)
-        checkpoint = folder / arguments.resume if arguments.resume else None
-        state = load_state(checkpoint) if checkpoint else None
-        if checkpoint:
-            model, image_processor = resumed_model(checkpoint, recipe, source.labels)
+        state = load_state(arguments.checkpoint) if arguments.checkpoint else None
+        if state:
+            model, image_processor = resumed_model(arguments.checkpoint, recipe, source.labels)
         else:
             model, image_processor = initial_model(recipe, source.labels)
         if arguments.show_batch:
@@ -151,15 +181,18 @@ def main() -> None:
         if arguments.dry_run:
             plan = try_plan(accelerator, recipe, model, image_processor, examples, validation)
             return accelerator.print(plan)
+        model, optimizer = prepare_model(accelerator, model, recipe.training, state)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     if accelerator.is_main_process:
-        prepare_folder(folder, recipe, bool(arguments.resume))
+        prepare_folder(arguments, recipe, state)
+        if state:
+            print(f"going on after step {state['step']}, with the settings of {folder / 'recipe.yaml'}")
         print(f"{len(source)} training and {len(validation)} validation images; everything goes to {folder}")
     accelerator.wait_for_everyone()
     start_trackers(accelerator, recipe)
     recorder = Recorder(accelerator, recipe, image_processor, validation, folder, skip_bad)
-    run(accelerator, arguments, recipe, model, examples, recorder, state)
+    run(accelerator, recorder, recipe, model, optimizer, examples, state)
 
 
 if __name__ == "__main__":

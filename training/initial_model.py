@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForSemanticSegmentation
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForSemanticSegmentation, PreTrainedConfig
 
 from maskformer.convert import load_backbone_weights
 from maskformer.data.label_set import LabelSet, check_same_labels
@@ -16,6 +18,10 @@ from maskformer.training.model_folder import MODEL_TYPES
 MODELS = dict(
     zip(MODEL_TYPES, (MaskFormerForUniversalSegmentation, PerPixelBaselineForSemanticSegmentation), strict=True)
 )
+# Settings of a model that leave the shapes and the meaning of its weights alone, so that they may change in a run.
+CHANGEABLE = {"dropout", "deep_supervision", "label_colors", "ignore_index", "output_auxiliary_logits"}
+CHANGEABLE |= {"class_weight", "mask_weight", "dice_weight", "no_object_weight"}
+CHANGEABLE |= {"train_num_points", "oversample_ratio", "importance_sample_ratio"}
 
 
 def initial_model(recipe: Recipe, labels: LabelSet):
@@ -61,10 +67,34 @@ def model_of_another(recipe: Recipe, labels: LabelSet):
 
 
 def resumed_model(checkpoint: Path, recipe: Recipe, labels: LabelSet):
-    """The model in a checkpoint of the same run, and its image processor; raises `ValueError` for other labels."""
-    model = MODELS[recipe.model_type].from_pretrained(checkpoint)
-    known = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    """The model in a checkpoint of the same run, with the recipe's settings, and its image processor.
+
+    Raises `ValueError` for other labels, and for settings that belong to another network.
+    """
+    config = AutoConfig.from_pretrained(checkpoint)
+    known = [config.id2label[index] for index in range(config.num_labels)]
     check_same_labels(known, labels, "the checkpoint", "the training data")
+    changes = changed_settings(config, recipe, labels)
+    model = MODELS[recipe.model_type].from_pretrained(checkpoint, **changes)
     if recipe.training.initial_model:  # whose image processing the recipe does not know
         return model, AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
     return model, recipe.build_image_processor(labels)
+
+
+def changed_settings(saved: PreTrainedConfig, recipe: Recipe, labels: LabelSet) -> dict[str, Any]:
+    """The recipe's settings of the model that differ from those `saved` with it.
+
+    Raises `ValueError` for those that the weights do not fit, or would mean something else with.
+    """
+    if saved.model_type != recipe.model_type:
+        raise ValueError(f"model_type was {saved.model_type}, and --resume cannot make it {recipe.model_type}")
+    wanted = recipe.build_config(labels)
+    every, general = ([field.name for field in dataclasses.fields(kind)] for kind in (type(wanted), PreTrainedConfig))
+    names = [name for name in every if name not in (*general, "weights_license")]  # which recipes do not set
+    if recipe.training.initial_model:  # whose other settings the recipe does not know
+        names = list(recipe.model)
+    changes = {name: getattr(wanted, name) for name in names if getattr(wanted, name) != getattr(saved, name)}
+    for name, value in changes.items():
+        if name not in CHANGEABLE:
+            raise ValueError(f"{name} was {getattr(saved, name)}, and --resume cannot make it {value}")
+    return changes

@@ -1,36 +1,40 @@
-"""Leaving a run cleanly when a scheduler asks for it."""
+"""Leaving a run cleanly when a scheduler or the keyboard asks for it, or when one of several processes cannot go on."""
 
 from __future__ import annotations
 
 import signal
 import threading
 
+import torch
 from accelerate import Accelerator
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interruption:
-    """Notes SIGTERM while its block runs, so that the step can be finished and a checkpoint be written."""
+    """Notes SIGTERM and SIGINT while its block runs, so that the step can be finished and a checkpoint be written."""
 
     def __init__(self):
-        self.noted, self.previous = False, None
+        self.noted = 0  # the number of the signal
+        self.previous: dict[int, object] = {}
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():  # signals can be caught nowhere else
-            self.previous = signal.signal(signal.SIGTERM, self.note)
+            self.previous = {number: signal.signal(number, self.note) for number in SIGNALS}
         return self
 
     def __exit__(self, *error) -> None:
-        if self.previous is not None:
-            signal.signal(signal.SIGTERM, self.previous)
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
 
-    def note(self, *signal_and_frame) -> None:
+    def note(self, number: int, frame) -> None:
         """Called by the signal."""
-        self.noted = True
+        self.noted = number
 
-    def requested(self, accelerator: Accelerator) -> bool:
-        """Whether any process was asked to stop; the same answer on all of them, which must ask together."""
-        if accelerator.num_processes > 1:
-            if self.noted:
-                accelerator.set_trigger()
-            self.noted = accelerator.check_trigger()
-        return self.noted
+
+def largest(accelerator: Accelerator, *numbers: int) -> list[int]:
+    """The largest of each number on any process: the same answer on all of them, which must ask together."""
+    if accelerator.num_processes == 1:
+        return list(numbers)
+    own = torch.tensor([numbers], device=accelerator.device)  # (1, numbers)
+    return accelerator.gather(own).amax(0).tolist()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, broadcast_object_list, send_to_device
+from accelerate.utils import DistributedType, broadcast_object_list, gather_object, send_to_device
 from tqdm.auto import tqdm
 
 from maskformer.data.example import BadSample
@@ -18,7 +18,7 @@ from maskformer.evaluation.scores import in_one_line
 from maskformer.recipes import Recipe
 from maskformer.recipes.arguments import TrainingArguments
 from maskformer.training.checkpoint import load_metrics
-from maskformer.training.interruption import Interruption
+from maskformer.training.interruption import Interruption, largest
 from maskformer.training.meter import Meter
 from maskformer.training.optimization import build_optimizer, learning_rate_factor, set_learning_rate
 from maskformer.training.recorder import Recorder
@@ -85,13 +85,18 @@ def make_loader(
 
 
 def prepare_model(accelerator: Accelerator, model, training: TrainingArguments, state: dict | None):
-    """The model as it trains, on its device, and its optimiser, filled from a checkpoint's `state`."""
+    """The model as it trains, on its device, and its optimiser, filled from a checkpoint's `state`.
+
+    Raises `ValueError` where other parameters learn than those that the state is of.
+    """
     if training.freeze_backbone:
         for name, parameter in model.named_parameters():
             if "backbone" in name.split("."):
                 parameter.requires_grad = False
     if training.gradient_checkpointing:
         model.gradient_checkpointing_enable()
+    if state:
+        check_same_parameters(model, state["optimizer"])
     optimizer = build_optimizer(model, training)
     if accelerator.distributed_type != DistributedType.FSDP:  # which shards contiguous weights only
         model = model.to(memory_format=torch.channels_last)  # the faster layout of convolutions
@@ -100,8 +105,21 @@ def prepare_model(accelerator: Accelerator, model, training: TrainingArguments, 
     model, optimizer = accelerator.prepare(model, optimizer)
     if state:
         restore_optimizer(accelerator.unwrap_model(model), optimizer, state["optimizer"])
+        if accelerator.scaler is not None and "scaler" in state:
+            accelerator.scaler.load_state_dict(state["scaler"])
     model.train()
     return model, optimizer
+
+
+def check_same_parameters(model, optimizer_state: dict) -> None:
+    """Raises `ValueError` where `optimizer_state` is of other parameters than those of `model` that learn."""
+    learn = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    learnt = {name for group in optimizer_state["param_groups"] for name in group["params"]}
+    if learn != learnt:
+        raise ValueError(
+            f"{len(learn)} parameters are to learn, but {len(learnt)} have learnt in the checkpoint: --resume cannot"
+            " change freeze_backbone (--initial_model starts another run from the model)"
+        )
 
 
 def in_steps(loader: Iterable[dict], accumulation: int) -> Iterator[list[dict]]:
@@ -111,63 +129,102 @@ def in_steps(loader: Iterable[dict], accumulation: int) -> Iterator[list[dict]]:
         yield step
 
 
+def next_step(
+    accelerator: Accelerator, steps: Iterator[list[dict]], meter: Meter, interruption: Interruption
+) -> tuple[list[dict] | None, int]:
+    """The micro-batches of the next step, None at their end, and the signal that any process was sent, or 0.
+
+    Raises `BadSample` on all processes where one of them met one, so that they can save and stop together.
+    """
+    batches, bad = None, None
+    if not interruption.noted:
+        try:
+            with meter.waiting():
+                batches = next(steps, None)
+        except BadSample as error:
+            bad = error
+        except RuntimeError:
+            if not interruption.noted:  # which may have ended the loader's processes too
+                raise
+    stopped_by, spoilt = largest(accelerator, interruption.noted, int(bad is not None))
+    if spoilt:
+        errors = gather_object([bad])
+        raise next(error for error in errors if error is not None)
+    return batches, stopped_by
+
+
+def take_step(
+    accelerator: Accelerator, recorder: Recorder, model, optimizer, batches: list[dict], step: int
+) -> dict[str, torch.Tensor]:
+    """Trains on the micro-batches of step `step`, with its random numbers; returns losses, as `train_step` does."""
+    training = recorder.recipe.training
+    place = (training.seed * 2**32 + step) * accelerator.num_processes + accelerator.process_index
+    torch.manual_seed(place % 2**63)
+    try:
+        return train_step(accelerator, model, optimizer, batches, training.clip_norm)
+    except NotFinite as error:
+        recorder.save_not_finite(error, step)
+        raise
+
+
+def total_steps(training: TrainingArguments, done: int, progress: float) -> int:
+    """How many steps the run is going to have, at the speed of the `done` ones, after which `progress` is measured."""
+    return max(done, min(training.max_steps, round((done - 1) / progress))) if progress else training.max_steps
+
+
 def train(
-    accelerator: Accelerator, recorder: Recorder, recipe: Recipe, model, examples: TrainingExamples, state: dict | None
-) -> bool:
-    """Trains until the end of the run or a SIGTERM; returns whether it came to its end.
+    accelerator: Accelerator,
+    recorder: Recorder,
+    recipe: Recipe,
+    model,
+    optimizer: torch.optim.Optimizer,
+    examples: TrainingExamples,
+    state: dict | None,
+) -> int:
+    """Trains until the end of the run, or a signal that asks to stop, whose number it returns; otherwise 0.
 
     What is random in a step depends on the seed, the step and the process alone, so resuming is exact.
     """
     training = recipe.training
     done = state["step"] if state else 0
-    if state:
-        recorder.best = load_metrics(recorder.folder / "best")
-    steps = in_steps(
-        make_loader(accelerator, recipe, examples, recorder.image_processor, done), training.accumulation_steps
-    )
-    model, optimizer = prepare_model(accelerator, model, training, state)
+    recorder.best = load_metrics(recorder.folder / "best")
+    loader = make_loader(accelerator, recipe, examples, recorder.image_processor, done)
+    steps = in_steps(loader, training.accumulation_steps)
     clock = Clock(training, state["seconds"] if state else 0.0)
     meter = Meter(accelerator, training.batch_size, done)
     evaluated = None  # the step of the last evaluation
     bar = tqdm(total=training.max_steps, initial=done, desc="training", disable=not accelerator.is_main_process)
     with bar, Interruption() as interruption:
-        while done < training.max_steps and not interruption.requested(accelerator):
+        while done < training.max_steps:
             try:
-                with meter.waiting():
-                    batches = next(steps, None)
+                batches, stopped_by = next_step(accelerator, steps, meter, interruption)
             except BadSample:
                 recorder.save(model, optimizer, done, clock.seconds)  # nothing that was learnt is lost
                 raise
             progress = clock.progress(done)
-            if progress >= 1 or batches is None:
+            if progress >= 1 or stopped_by or batches is None:
                 break
-            place = (training.seed * 2**32 + done) * accelerator.num_processes + accelerator.process_index
-            torch.manual_seed(place % 2**63)
             rate = set_learning_rate(optimizer, learning_rate_factor(done, progress, training))
-            try:
-                losses = train_step(accelerator, model, optimizer, batches, training.clip_norm)
-            except NotFinite as error:
-                recorder.save_not_finite(error, done)
-                raise
+            meter.add(take_step(accelerator, recorder, model, optimizer, batches, done))
             done += 1
-            meter.add(losses)
-            bar.total = (
-                max(done, min(training.max_steps, round((done - 1) / progress))) if progress else training.max_steps
-            )
+            bar.total = total_steps(training, done, progress)
             bar.update()
             if meter.steps >= training.log_steps:
                 row = meter.read(done)
                 recorder.row(step=done, **row, learning_rate=rate, seconds=round(clock.seconds, 2))
                 bar.set_postfix_str(meter.in_short(row, rate, progress))
             if done % training.save_steps == 0:
-                recorder.save(model, optimizer, done, clock.seconds)
+                with meter.paused():
+                    recorder.save(model, optimizer, done, clock.seconds)
             if done % training.eval_steps == 0:
-                metrics, evaluated = recorder.evaluate(model, done), done
+                if any(largest(accelerator, interruption.noted)):
+                    break  # an evaluation may take longer than a scheduler waits
+                with meter.paused():
+                    metrics, evaluated = recorder.evaluate(model, done), done
                 if accelerator.is_main_process:
                     tqdm.write(f"step {done}: {in_one_line(metrics)}")
-    recorder.save(model, optimizer, done, clock.seconds)
-    if interruption.noted:
-        return False
-    if evaluated != done:
+        recorder.save(model, optimizer, done, clock.seconds)
+        (stopped_by,) = largest(accelerator, interruption.noted)
+    if not stopped_by and evaluated != done:
         recorder.evaluate(model, done)
-    return True
+    return stopped_by

@@ -33,6 +33,15 @@ class Meter:
         finally:
             self.waited += time.monotonic() - began
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves what runs inside, such as an evaluation, out of the time."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.began += time.monotonic() - began
+
     def add(self, losses: dict[str, torch.Tensor]) -> None:
         """Adds the losses of one step, without waiting for the device."""
         self.sums = {name: self.sums.get(name, 0) + value for name, value in losses.items()}

@@ -43,6 +43,7 @@ def try_plan(
     lines = [
         f"recipe          {recipe.name}",
         f"model           {type(model).__name__}, {model.config.backbone}, {model.config.num_labels} labels",
+        f"weights         {describe_weights(recipe)}",
         f"parameters      {total / 1e6:.1f} million, {learning / 1e6:.1f} million of which learn",
         f"images          {len(examples)} for training, {len(validation)} for validation",
         f"batch           {describe_batch(recipe, accelerator)}; canvas {canvas} in the last one",
@@ -56,6 +57,14 @@ def try_plan(
     if training.max_minutes is not None:
         lines.append(f"but at most     {training.max_minutes} minutes")
     return "\n".join(lines)
+
+
+def describe_weights(recipe: Recipe) -> str:
+    """Where the first weights come from."""
+    training = recipe.training
+    if training.initial_model:
+        return f"the model {training.initial_model}"
+    return f"backbone {training.backbone_weights or 'random'}, the others random"
 
 
 def describe_batch(recipe: Recipe, accelerator: Accelerator) -> str:

@@ -22,8 +22,10 @@ from maskformer.training.pictures import draw_validation
 from maskformer.training.sharding import optimizer_state, whole_model
 from maskformer.training.step import NotFinite
 
-PRODUCTS = ("last", "best", "recipe.yaml", "history.jsonl", "curves.png", "validation.png", "batch.png")
-PRODUCTS += ("not_finite.pt", "not_finite.png", "logs")
+CHECKPOINTS = "checkpoint-" + 8 * "[0-9]"
+# Patterns of what a run writes; the last ones are what a crash in the middle of replacing a folder leaves.
+PRODUCTS = ("last", "best", CHECKPOINTS, "recipe.yaml", "history.jsonl", "curves.png", "validation.png", "batch.png")
+PRODUCTS += ("not_finite*.pt", "not_finite*.png", "logs", ".last.*", ".best.*", f".{CHECKPOINTS}.*")
 
 
 class Recorder:
@@ -41,6 +43,8 @@ class Recorder:
         self.accelerator, self.recipe, self.folder, self.skip_bad = accelerator, recipe, folder, skip_bad
         self.image_processor, self.validation = image_processor, validation
         self.best: dict | None = None  # metrics of the checkpoint `best`
+        rank = f"-{accelerator.process_index}" * (accelerator.num_processes > 1)  # each has batches of its own
+        self.not_finite = folder / f"not_finite{rank}.pt"
 
     def row(self, step: int, **values) -> None:
         """Adds a row to the history and, but for what is NaN, to the trackers."""
@@ -49,20 +53,27 @@ class Recorder:
         self.accelerator.log({name: value for name, value in values.items() if value == value}, step=step)
 
     def save(self, model, optimizer, step: int, seconds: float) -> None:
-        """Writes the checkpoint `last`, and keeps it as `checkpoint-STEP` too where several are to be kept."""
+        """Writes the checkpoint `last`, and keeps it as `checkpoint-STEP` too where several are to be kept.
+
+        All processes save together, and none goes on, or ends, before it is written.
+        """
         model = self.accelerator.unwrap_model(model)
         state = {"optimizer": optimizer_state(model, optimizer), "step": step, "seconds": seconds}
+        if self.accelerator.scaler is not None:
+            state["scaler"] = self.accelerator.scaler.state_dict()
         whole = whole_model(model)
         if self.accelerator.is_main_process:
             save_model(self.folder / "last", whole, self.image_processor, state)
             keep_checkpoints(self.folder, step, self.recipe.training.keep_checkpoints)
+        self.accelerator.wait_for_everyone()
 
     def save_not_finite(self, error: NotFinite, step: int) -> None:
-        """Writes the batches that gave no finite number, for inspection: tensors, and what they look like."""
+        """Writes this process's batches that gave no finite number: tensors, and what they look like."""
         content = {"step": step, "message": str(error), "batches": send_to_device(error.batches, "cpu")}
-        with replace_file(self.folder / "not_finite.pt") as temporary:
+        with replace_file(self.not_finite) as temporary:
             torch.save(content, temporary)
-        draw_batches(content["batches"], self.image_processor, self.validation.labels, self.folder / "not_finite.png")
+        picture = self.not_finite.with_suffix(".png")
+        draw_batches(content["batches"], self.image_processor, self.validation.labels, picture)
 
     def evaluate(self, model, step: int) -> dict:
         """Evaluates on the validation split; the best model so far becomes the checkpoint `best`."""
@@ -87,14 +98,33 @@ class Recorder:
         return metrics
 
 
+def products(folder: Path) -> list[Path]:
+    """What an earlier run has left in `folder`."""
+    return [path for pattern in PRODUCTS for path in folder.glob(pattern)]
+
+
 def keep_checkpoints(folder: Path, step: int, count: int) -> None:
     """Keeps `last` as `checkpoint-STEP`, and of such folders the newest `count`; with a count of 1 `last` is enough."""
     if count > 1:
-        with replace_folder(folder / f"checkpoint-{step:08d}") as new:
-            shutil.copytree(folder / "last", new, copy_function=link_or_copy, dirs_exist_ok=True)
-    kept = sorted(folder.glob("checkpoint-" + 8 * "[0-9]"))
-    for old in kept[: len(kept) - (count if count > 1 else 0)]:
+        copy_checkpoint(folder / "last", folder / f"checkpoint-{step:08d}")
+    kept = sorted(folder.glob(CHECKPOINTS))
+    for old in kept[:-count] if count > 1 else kept:
         shutil.rmtree(old)
+
+
+def go_back(folder: Path, checkpoint: Path, step: int) -> None:
+    """Makes `checkpoint`, of step `step`, the `last` of `folder`, and removes those that came after it."""
+    for other in folder.glob(CHECKPOINTS):
+        if other.name > f"checkpoint-{step:08d}":
+            shutil.rmtree(other)
+    if checkpoint != folder / "last":
+        copy_checkpoint(checkpoint, folder / "last")
+
+
+def copy_checkpoint(source: Path, target: Path) -> None:
+    """Replaces `target` by a copy of `source`, which costs no disk where files can have two names."""
+    with replace_folder(target) as new:
+        shutil.copytree(source, new, copy_function=link_or_copy, dirs_exist_ok=True)
 
 
 def link_or_copy(source: str, target: str) -> None:

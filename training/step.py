@@ -24,7 +24,7 @@ def train_step(
     """One step of the optimiser on micro-batches; returns the loss and its terms, not yet read from the device.
 
     What losses are divided by is counted over all micro-batches and processes first, so that they equal one batch.
-    Raises `NotFinite` where a prediction or the gradient is not finite, before it does harm.
+    Raises `NotFinite` where a prediction, the loss or the gradient is not finite, before it does harm.
     """
     normalizers = accelerator.unwrap_model(model).loss_normalizers(batches)
     terms: dict[str, torch.Tensor] = {}
@@ -39,8 +39,12 @@ def train_step(
         values = {"loss": output.loss, **output.loss_dict}
         terms = {name: terms.get(name, 0) + value.detach() for name, value in values.items()}
     norm = accelerator.clip_grad_norm_(model.parameters(), clip_norm)
-    if accelerator.scaler is None and not torch.isfinite(norm):  # a gradient scaler leaves such steps out by itself
-        raise NotFinite(f"the gradient is not finite (loss {float(terms['loss'])})", batches)
+    # A gradient scaler leaves steps whose gradient is too large out by itself, but no scale mends a loss.
+    name, value = "gradient", norm
+    if accelerator.scaler is not None:
+        name, value = "loss", accelerator.reduce(terms["loss"])  # of all processes, so that all of them stop
+    if not torch.isfinite(value):
+        raise NotFinite(f"the {name} is not finite (loss {float(terms['loss'])})", batches)
     optimizer.step()
     optimizer.zero_grad()
     return terms

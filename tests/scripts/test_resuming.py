@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 
+import accelerate
 import pytest
 import torch
 
@@ -38,6 +40,54 @@ def test_a_changed_learning_rate_counts(stopped):
     assert [row["learning_rate"] for row in rows(stopped) if "loss" in row][2:] == [5e-5, 5e-5]
     groups = torch.load(stopped / "last" / "training_state.pt", weights_only=True)["optimizer"]["param_groups"]
     assert {group["initial_lr"] for group in groups} == {5e-5}
+
+
+def test_settings_of_the_loss_count_and_those_of_other_networks_are_refused(stopped, capsys):
+    before = (stopped / "recipe.yaml").read_text()
+    words = ["--output_dir", stopped, "--resume", "--max_steps", "3"]
+    assert "num_queries was 24, and --resume cannot make it 5" in fails(capsys, "train", *words, "--num_queries", "5")
+    assert "cannot change freeze_backbone" in fails(capsys, "train", *words, "--freeze_backbone", "true")
+    assert (stopped / "recipe.yaml").read_text() == before
+    run("train", *words, "--train_num_points", "100", "--mask_weight", "5")
+    config = json.loads((stopped / "last" / "config.json").read_text())
+    assert (config["train_num_points"], config["mask_weight"], config["num_queries"]) == (100, 5, 24)
+    assert "train_num_points: 100" in (stopped / "recipe.yaml").read_text()
+
+
+def test_one_command_begins_and_goes_on(tmp_path, capsys):
+    """As in a job that a scheduler puts into its queue again; settings given once are not lost."""
+    words = ["--recipe", "shapes/demo", "--output_dir", tmp_path, "--resume", *STEPS]
+    run("train", *words, *TINY, "--max_steps", "1")
+    run("train", *words, "--max_steps", "2")
+    assert [row["step"] for row in rows(tmp_path) if "loss" in row] == [1, 2]
+    assert "backbone: resnet18" in (tmp_path / "recipe.yaml").read_text()
+    assert "going on after step 1, with the settings of" in capsys.readouterr().out
+
+
+def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_again(tmp_path, stopped):
+    shutil.rmtree(stopped / "last")
+    best = (stopped / "best" / "metrics.json").read_text()
+    (stopped / "best" / "metrics.json").write_text(json.dumps(json.loads(best) | {"pq": 0.99}))
+    run("train", "--output_dir", stopped, "--resume", "--max_steps", "1")
+    assert [row["step"] for row in rows(stopped) if "loss" in row] == [1]
+    assert json.loads((stopped / "best" / "metrics.json").read_text())["pq"] == 0.99
+
+
+def test_the_scale_of_gradients_comes_back(tmp_path, monkeypatch):
+    """With one, as float16 has it, a resumed run is the run that was never stopped."""
+    original = accelerate.Accelerator
+
+    def make(**settings):
+        accelerator = original(**settings)
+        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=3)
+        return accelerator
+
+    monkeypatch.setattr(accelerate, "Accelerator", make)
+    for steps, folder in (("4", "whole"), ("2", "parts")):
+        run("train", "--recipe", "shapes/demo", "--output_dir", tmp_path / folder, *TINY, "--max_steps", steps)
+    run("train", "--output_dir", tmp_path / "parts", "--resume", "--max_steps", "4")
+    states = [torch.load(tmp_path / name / "last" / "training_state.pt") for name in ("whole", "parts")]
+    assert states[0]["scaler"] == states[1]["scaler"] and states[0]["scaler"]["scale"] == 16
 
 
 def test_labels_that_are_not_those_of_the_checkpoint_are_named(stopped, capsys):

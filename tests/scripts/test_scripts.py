@@ -77,7 +77,7 @@ def test_a_folder_that_holds_a_run_is_kept(trained, capsys):
         (["--recipe", "shapes/demo", "--source", "panoptic_folder"], "needs --train_path"),
         (["--recipe", "shapes/demo", "--source", "shpes"], "is not known; known are shapes, panoptic_folder"),
         (["--recipe", "shapes/demo", "--backbone_weights", "nowhere.pth"], "no such file of weights"),
-        (["--recipe", "shapes/demo", "--resume"], "no checkpoint 'last' to resume from"),
+        (["--recipe", "shapes/demo", "--resume", "checkpoint-00000007"], "no checkpoint 'checkpoint-00000007' to"),
         (["--recipe", "mapillary-vistas-65/maskformer_r50"], "the source 'mapillary_vistas' needs --data_path"),
         (
             ["--recipe", "shapes/demo", "--accumulation_steps", "3"],

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import maskformer.training.loop as loop
 from folders import write_semantic_folder
 from maskformer import MaskFormerForUniversalSegmentation, PerPixelBaselineForSemanticSegmentation
-from script_runs import TINY, rows, run
+from script_runs import TINY, fails, rows, run
 
 DEMO = ["--recipe", "shapes/demo", *TINY, "--eval_steps", "100"]
 
@@ -25,11 +25,17 @@ def weights(folder):
     return load_file(folder / "model.safetensors")
 
 
+def steps_kept(folder) -> list[int]:
+    """The steps of the numbered checkpoints in `folder`."""
+    return sorted(int(path.name.removeprefix("checkpoint-")) for path in folder.glob("checkpoint-*"))
+
+
 def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path, capsys):
     run("train", *DEMO, "--output_dir", tmp_path / "run", "--dry_run", "--max_steps", "8", "--accumulation_steps", "2")
     text = capsys.readouterr().out
     for words in (
         "MaskFormerForUniversalSegmentation, resnet18, 8 labels",
+        "backbone random, the others random",
         "8 for training, 3 for validation",
         "2 images a step (processes 1, micro-batches of each 2, images in each 1)",
         "8 steps, 16 images, 2.0 epochs",
@@ -74,20 +80,27 @@ def test_micro_batches_give_the_step_of_the_whole_batch(tmp_path):
     assert difference < 5e-4  # float32 and AdamW's first steps, which only know the sign of small gradients
 
 
-def test_sigterm_ends_the_step_saves_and_leaves(tmp_path, monkeypatch, capsys):
+def send_in_second_step(monkeypatch, number: int) -> list:
+    """Sends this process a signal in the second step of a run; the list has an item for each step."""
     original, calls = loop.train_step, []
 
     def step(*arguments):
         calls.append(1)
         if len(calls) == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         return original(*arguments)
 
     monkeypatch.setattr(loop, "train_step", step)
-    before = signal.getsignal(signal.SIGTERM)
+    return calls
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_step_saves_and_leaves(tmp_path, monkeypatch, capsys, number, code):
+    calls = send_in_second_step(monkeypatch, number)
+    before = signal.getsignal(number)
     with pytest.raises(SystemExit) as stop:
         run("train", *DEMO, "--output_dir", tmp_path / "a", "--max_steps", "4")
-    assert stop.value.code == 143 and len(calls) == 2 and signal.getsignal(signal.SIGTERM) is before
+    assert stop.value.code == code and len(calls) == 2 and signal.getsignal(number) is before
     assert "--resume goes on" in capsys.readouterr().err
     assert torch.load(tmp_path / "a" / "last" / "training_state.pt", weights_only=True)["step"] == 2
     monkeypatch.undo()
@@ -95,6 +108,17 @@ def test_sigterm_ends_the_step_saves_and_leaves(tmp_path, monkeypatch, capsys):
     run("train", *DEMO, "--output_dir", tmp_path / "b", "--max_steps", "4")
     expected, actual = weights(tmp_path / "b" / "last"), weights(tmp_path / "a" / "last")
     assert all(torch.equal(value, actual[name]) for name, value in expected.items())
+
+
+@pytest.mark.parametrize("steps", ["2", "4"])
+def test_a_signal_waits_for_no_evaluation(tmp_path, monkeypatch, steps):
+    """Neither for one between steps nor for the last one."""
+    send_in_second_step(monkeypatch, signal.SIGTERM)
+    words = [*DEMO, "--output_dir", tmp_path, "--max_steps", steps, "--eval_steps", "2"]
+    with pytest.raises(SystemExit) as stop:
+        run("train", *words)
+    assert stop.value.code == 143 and not [row for row in rows(tmp_path) if "pq" in row]
+    assert torch.load(tmp_path / "last" / "training_state.pt", weights_only=True)["step"] == 2
 
 
 def test_numbers_that_are_not_finite_stop_the_run_with_their_batch(tmp_path, monkeypatch):
@@ -119,13 +143,23 @@ def test_numbers_that_are_not_finite_stop_the_run_with_their_batch(tmp_path, mon
 
 def test_the_last_checkpoints_are_kept_and_any_can_be_resumed(tmp_path):
     folder = tmp_path / "run"
-    words = ["--save_steps", "1", "--keep_checkpoints", "2"]
+    words = ["--save_steps", "1", "--keep_checkpoints", "3"]
     run("train", *DEMO, *words, "--output_dir", folder, "--max_steps", "4")
-    assert sorted(path.name for path in folder.glob("checkpoint*")) == ["checkpoint-00000003", "checkpoint-00000004"]
-    before = weights(folder / "last")
-    run("train", "--output_dir", folder, "--resume", "checkpoint-00000003")
+    assert steps_kept(folder) == [2, 3, 4]
+    before = weights(folder / "checkpoint-00000003")
+    run("train", "--output_dir", folder, "--resume", "checkpoint-00000002", "--max_steps", "3")
+    assert steps_kept(folder) == [2, 3]  # the fourth step belongs to a run that goes on no more
     after = weights(folder / "last")
     assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_a_run_that_is_replaced_leaves_no_checkpoint(tmp_path, capsys):
+    (tmp_path / "checkpoint-00000009").mkdir()
+    (tmp_path / ".last.old").mkdir()
+    assert "holds another run" in fails(capsys, "train", *DEMO, "--output_dir", tmp_path)
+    words = ["--save_steps", "1", "--keep_checkpoints", "3", "--max_steps", "1", "--overwrite_output_dir"]
+    run("train", *DEMO, *words, "--output_dir", tmp_path)
+    assert steps_kept(tmp_path) == [1] and not list(tmp_path.glob(".*"))
 
 
 def test_trackers_get_the_numbers(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,18 +14,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from folders import write_panoptic_folder
 from helpers import ROOT
 from script_runs import TINY, rows
 
+LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 DEMO = ["--recipe", "shapes/demo", *TINY, "--save_steps", "1", "--eval_steps", "6", "--max_steps", "6"]
 ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
 pytestmark = pytest.mark.slow
 
 
-def start(*words, launcher=()) -> subprocess.Popen:
+def start(*words, launcher=(), errors=subprocess.DEVNULL) -> subprocess.Popen:
     """`scripts/train.py` in a session of its own, so that a signal reaches its children too."""
     command = [sys.executable, *launcher, str(ROOT / "scripts" / "train.py"), *map(str, words)]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": errors, "text": True}
     return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, start_new_session=True, **quiet)
 
 
@@ -67,13 +70,26 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights(whole, 
 
 
 def test_two_processes_make_the_steps_of_one(whole, tmp_path):
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    assert start(*DEMO, "--output_dir", tmp_path / "run", launcher=launcher).wait(300) == 0
+    assert start(*DEMO, "--output_dir", tmp_path / "run", launcher=LAUNCHER).wait(300) == 0
     one, two = ([row["loss"] for row in rows(path) if "loss" in row] for path in (whole, tmp_path / "run"))
     assert one == pytest.approx(two, rel=2e-3)  # float32, and AdamW's first steps follow the sign of tiny gradients
     assert one[0] == pytest.approx(two[0], rel=1e-5)
     measured = [[row for row in rows(path) if "pq" in row] for path in (whole, tmp_path / "run")]
     assert measured[0][0]["images"] == measured[1][0]["images"] == 3
+
+
+def test_a_bad_sample_of_one_process_stops_both_and_loses_no_step(tmp_path):
+    data = write_panoptic_folder(tmp_path / "data", count=8)
+    shutil.copytree(data, tmp_path / "whole")
+    (data / "images" / "0.png").write_bytes(b"no image")  # which the second process gets in its third step
+    words = ["--source", "panoptic_folder", "--train_path", data, "--validation_path", tmp_path / "whole"]
+    words += ["--save_steps", "100", "--eval_steps", "100", "--dataloader_workers", "0"]
+    process = start(*DEMO, *words, "--output_dir", tmp_path / "run", launcher=LAUNCHER, errors=subprocess.PIPE)
+    _, text = process.communicate(timeout=300)
+    assert process.returncode == 1 and "0.png" in text
+    assert text.count("--resume --on_bad_sample skip goes on") == 1
+    step = torch.load(tmp_path / "run" / "last" / "training_state.pt", weights_only=True)["step"]
+    assert step == [row["step"] for row in rows(tmp_path / "run") if "loss" in row][-1] >= 1
 
 
 def test_sigterm_reaches_a_run_with_loader_processes(tmp_path):
