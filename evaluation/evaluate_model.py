@@ -9,6 +9,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
+from maskformer.data.label_set import LabelSet
 from maskformer.evaluation.answers import kinds_of_answers, readable_examples
 from maskformer.evaluation.charts import draw_bars, draw_confusion
 from maskformer.evaluation.measure import measure
@@ -16,6 +17,7 @@ from maskformer.evaluation.predictions import PredictionFolder
 from maskformer.evaluation.progress import Progress, evaluation_key
 from maskformer.evaluation.report import worst_images, write_report
 from maskformer.evaluation.scores import Scores
+from maskformer.evaluation.together import together
 from maskformer.recipes import Recipe
 from maskformer.training.model_folder import load_model_folder
 from maskformer.training.pictures import captions_of, draw_examples, draw_validation
@@ -45,15 +47,15 @@ def evaluate_model(
     An evaluation that was interrupted goes on. Raises `ValueError` where model and dataset do not fit or cannot be
     read, and `BadSample` for an unusable example unless they are to be skipped.
     """
-    model, image_processor = load_model_folder(model_folder)
-    if model.config.num_labels != len(source.labels):
-        raise ValueError(f"the model has {model.config.num_labels} labels, the dataset {len(source.labels)}")
-    model.to(accelerator.device)
-    key = key_of(model_folder, recipe, source, options)
-    progress = Progress(output, key, options.save_every)
     predictions = None
-    if options.save_predictions:
-        predictions = PredictionFolder(output / f".predictions-{key}", source.labels, recipe.data.reduce_labels)
+    with together(accelerator):
+        model, image_processor = load_model_folder(model_folder)
+        check_labels(model, source.labels)
+        key = key_of(model_folder, recipe, source, options)
+        if options.save_predictions:
+            predictions = PredictionFolder(output / f".predictions-{key}", source.labels, recipe.data.reduce_labels)
+    model.to(accelerator.device)
+    progress = Progress(output, key, options.save_every)
     began = time.monotonic()
     scores = measure(
         model,
@@ -77,15 +79,50 @@ def evaluate_model(
         "images_now": len(scores.images) - progress.restored,
         "worst": worst_images(scores),
     }
-    if accelerator.is_main_process:
-        # Numbers first. What an interruption leaves is whole until the last two lines, which take no time.
-        write_report(output, results, source.labels)
-        draw_pictures(model, image_processor, source, recipe, scores, results, output)
-        if predictions:
-            predictions.finish(output / "predictions")
-        progress.clear()
-    accelerator.wait_for_everyone()
+    with together(accelerator):
+        if accelerator.is_main_process:
+            # Numbers first. What an interruption leaves is whole until the last two lines, which take no time.
+            write_report(output, results, source.labels)
+            draw_pictures(model, image_processor, source, recipe, scores, results, output)
+            if predictions:
+                predictions.finish(output / "predictions")
+            progress.clear()
     return results
+
+
+def check_labels(model, labels: LabelSet) -> None:
+    """Raises `ValueError` where the model's labels are others than the dataset's, or in another order.
+
+    A model without names is taken at its number of them. Published models spell some labels in other words ("window",
+    "windowpane"): where most agree, and none stands under another number, the difference is a warning.
+    """
+    if model.config.num_labels != len(labels):
+        raise ValueError(f"the model has {model.config.num_labels} labels, the dataset {len(labels)}")
+    names = [model.config.id2label[index] for index in range(len(labels))]
+    if names == [f"LABEL_{index}" for index in range(len(labels))]:
+        return
+    for index, name in enumerate(names):
+        there = labels.label2id.get(name, index)
+        if there != index:
+            raise ValueError(
+                f"label {index} of the model is {name!r}, which is label {there} of the dataset; the order must be one"
+            )
+    other = [index for index, name in enumerate(names) if first_word(name) != first_word(labels.names[index])]
+    if not other:
+        return
+    index = other[0]
+    example = f"label {index} is {names[index]!r} in the model and {labels.names[index]!r} in the dataset"
+    if 2 * len(other) > len(names):
+        raise ValueError(
+            f"{example}; {len(other)} of {len(names)} differ. Where they mean the same, give the model the dataset's"
+            " names (id2label in its config.json)"
+        )
+    logger.warning("%s, which is taken to mean the same, as for %d of %d labels", example, len(other), len(names))
+
+
+def first_word(name: str) -> str:
+    """A label's name up to its synonyms: of "Road, route" it is "road"."""
+    return name.split(",")[0].strip().lower()
 
 
 def key_of(model_folder: Path, recipe: Recipe, source, options: Options) -> str:

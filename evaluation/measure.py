@@ -13,6 +13,7 @@ from maskformer.evaluation.answers import answers, kinds_of_answers, readable_ex
 from maskformer.evaluation.predictions import PredictionFolder
 from maskformer.evaluation.progress import Progress
 from maskformer.evaluation.scores import Scores
+from maskformer.evaluation.together import together
 from maskformer.recipes.arguments import EvaluationArguments
 
 
@@ -31,7 +32,8 @@ def measure(
 
     Every process answers its share of the examples; counts, not averages, are summed, so nothing counts twice. With
     `progress` an evaluation goes on where an earlier one stopped; with `predictions` answers are written too.
-    Raises `ValueError` if no example could be used, `BadSample` for an unusable one unless `skip_bad`.
+    Raises `ValueError` if no example could be used, `BadSample` for an unusable one unless `skip_bad`; every process
+    raises what one of them met.
     """
     count = min(len(source), limit or len(source))
     kinds = kinds_of_answers(arguments, image_processor, source.labels)
@@ -44,19 +46,20 @@ def measure(
     )
     shown = time.monotonic()
     examples = readable_examples(source, indices, skip_bad)
-    for example, answer in answers(model, image_processor, examples, arguments, kinds):
-        image = scores.add(example, answer)
-        if predictions:
-            predictions.write(example, answer)
+    with together(accelerator):
+        for example, answer in answers(model, image_processor, examples, arguments, kinds):
+            image = scores.add(example, answer)
+            if predictions:
+                predictions.write(example, answer)
+            if progress:
+                progress.add(image)
+            if not bar.disable and time.monotonic() - shown > 1:
+                bar.set_postfix(scores.running(), refresh=False)
+                shown = time.monotonic()
+            bar.update()
         if progress:
-            progress.add(image)
-        if not bar.disable and time.monotonic() - shown > 1:
-            bar.set_postfix(scores.running(), refresh=False)
-            shown = time.monotonic()
-        bar.update()
+            progress.save()
     bar.close()
-    if progress:
-        progress.save()
     if accelerator.num_processes > 1:
         scores = of_all_processes(scores)
     if not scores.images:

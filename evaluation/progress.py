@@ -13,6 +13,7 @@ from accelerate.utils import broadcast_object_list
 from maskformer.data.files import replace_file, sha256
 from maskformer.evaluation.predictions import PredictionFolder
 from maskformer.evaluation.scores import Scores
+from maskformer.evaluation.together import together
 
 MODEL_FILES = ("config.json", "preprocessor_config.json", "*.safetensors")
 
@@ -47,14 +48,15 @@ class Progress:
         Nothing is done where one of `predictions` is missing: they were taken to their place at the end.
         """
         self.unsaved = Scores(scores.labels, scores.kinds)
-        if accelerator.is_main_process:
-            found = Scores(scores.labels, scores.kinds)
-            for path in self.paths():
-                found.add_state(torch.load(path, map_location="cpu", weights_only=True))
-            if predictions and not all(predictions.holds(index, name) for index, (name, _) in found.images.items()):
-                self.clear()
-            else:
-                scores.add_state(found.state())
+        with together(accelerator):
+            if accelerator.is_main_process:
+                found = Scores(scores.labels, scores.kinds)
+                for path in self.paths():
+                    found.add_state(torch.load(path, map_location="cpu", weights_only=True))
+                if predictions and not all(predictions.holds(index, name) for index, (name, _) in found.images.items()):
+                    self.clear()
+                else:
+                    scores.add_state(found.state())
         done = [set(scores.images)]
         if accelerator.num_processes > 1:
             done = broadcast_object_list(done)

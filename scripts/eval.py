@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from huggingface_hub import snapshot_download
 from transformers.utils.logging import disable_progress_bar
 
@@ -25,6 +26,7 @@ from maskformer.evaluation.evaluate_model import Options, evaluate_model, key_of
 from maskformer.evaluation.progress import Progress
 from maskformer.evaluation.scores import in_one_line
 from maskformer.evaluation.tables import TABLES, fill, model_folder_of
+from maskformer.evaluation.together import together
 from maskformer.recipes.arguments import AUGMENTATION, PROTOCOL, DataArguments, EvaluationArguments
 from maskformer.recipes.command_line import parse_overrides, parse_with_recipe, recipe_parser
 
@@ -133,11 +135,14 @@ def run_model(parser, arguments, accelerator) -> None:
     recipe = model_recipe(parser, folder)
     output = arguments.output_dir or folder
     try:
-        source = load_source(recipe.data, "validation")
+        with together(accelerator):
+            source = load_source(recipe.data, "validation")
         results = evaluate_model(accelerator, arguments.model, folder, recipe, source, output, make_options(arguments))
-    except BadSample as error:
-        sys.exit(f"error: {error}\n(--on_bad_sample skip leaves such examples out)")
     except (ValueError, OSError) as error:
+        if not accelerator.is_main_process:
+            sys.exit(2)  # the main process says why
+        if isinstance(error, BadSample):
+            sys.exit(f"error: {error}\n(--on_bad_sample skip leaves such examples out)")
         parser.error(str(error))
     if accelerator.is_main_process:
         print(table_of_labels(results["per_label"]))
@@ -169,10 +174,15 @@ def run_table(parser, arguments, accelerator) -> None:
         place = output / recipe.name / "multi_scale" if tta else output / recipe.name
         accelerator.print(f"{recipe.name}{', multi scale' if tta else ''}: {folder}", file=sys.stderr)
         try:
-            source = load_source(recipe.data, "validation")
-            key = key_of(folder, recipe, source, options)
-            known = finished(place, key)
-            return known or evaluate_model(accelerator, recipe.name, folder, recipe, source, place, options)
+            with together(accelerator):
+                source = load_source(recipe.data, "validation")
+                key = key_of(folder, recipe, source, options)
+            # As the main process sees it, or another one might go on to wait for it.
+            (known,) = broadcast_object_list([finished(place, key)])
+            if known:
+                accelerator.print(f"taken from {place / 'results.json'}", file=sys.stderr)
+                return known
+            return evaluate_model(accelerator, recipe.name, folder, recipe, source, place, options)
         except (ValueError, OSError) as error:  # one model that fails takes none of the others with it
             accelerator.print(f"left blank: {error}", file=sys.stderr)
             return None

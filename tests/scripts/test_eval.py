@@ -19,7 +19,7 @@ from evaluations import same
 from helpers import ROOT
 from maskformer import MaskFormerForUniversalSegmentation, MaskFormerUniversalConfig, load_recipe
 from maskformer.data.coco_instances import load_coco_instances
-from maskformer.data.label_set import load_label_set
+from maskformer.data.label_set import LabelSet, load_label_set
 from maskformer.data.shapes import SHAPES_LABELS
 from script_runs import fails, run
 
@@ -73,14 +73,38 @@ def test_everything_is_written_and_nothing_else(model, tmp_path, capsys):
     assert " AP " in capsys.readouterr().out.splitlines()[-1]
 
 
+def run_twice(*words) -> subprocess.CompletedProcess:
+    """Runs the script in two processes."""
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    script = [str(ROOT / "scripts" / "eval.py"), *map(str, words)]
+    return subprocess.run([*launch, *script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.slow
+def test_an_error_of_one_process_is_one_of_all(tmp_path):
+    """The second image, and so the second process, has a damaged file; two recipes of the table have a model."""
+    data, models = write_ade20k(tmp_path / "data", count=3), tmp_path / "models"
+    names = ["ade20k-150/maskformer_r50", "ade20k-150/maskformer_r101"]
+    for name in names:
+        size = {"shortest_edge": 32, "longest_edge": 64}
+        save_model(models / name, name, load_label_set("ade20k-150"), size=size)
+    image = "ADEChallengeData2016/images/validation/ADE_val_00000002.jpg"
+    (data / image).write_bytes(b"no picture")
+    words = ["--data_path", data, "--output_dir", tmp_path / "out", "--tta_shortest_edges", "[32]"]
+    done = run_twice("--table", "1", "--models", models, *words)
+    assert done.returncode == 0 and (tmp_path / "out" / "table1.md").is_file(), done.stderr
+    assert done.stderr.count("left blank: ") == 4 and image in done.stderr  # two models, single and multi scale
+    done = run_twice("--model", models / names[0], "--recipe", names[0], *words)
+    assert done.returncode != 0 and done.stderr.count("--on_bad_sample skip leaves such examples out") == 1
+    assert image in done.stderr
+
+
 @pytest.mark.slow
 def test_two_processes_measure_what_one_does(model, tmp_path):
     words = ["--model", str(model), "--task", "instance", *SCENES]
     run("eval", *words, "--output_dir", tmp_path / "one")
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    script = [str(ROOT / "scripts" / "eval.py"), *words, "--output_dir", str(tmp_path / "two")]
-    subprocess.run([*launch, *script], cwd=ROOT, env=environment, check=True, timeout=300)
+    assert run_twice(*words, "--output_dir", tmp_path / "two").returncode == 0
     one, two = (numbers(results_of(tmp_path / name)) for name in ("one", "two"))
     assert one["images"] == 4 and same(one, two)
     assert not list((tmp_path / "two").glob("progress*"))
@@ -214,6 +238,32 @@ def test_a_map_of_another_size_than_its_image_is_named(tmp_path, model, capsys):
         run("eval", "--model", model, *words)
     assert "(128, 128) pixels, but its image has (10, 12)" in str(stop.value)
     assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_labels_of_model_and_dataset_are_compared_by_name(model, tmp_path, capsys, caplog):
+    """In another order, or others: refused. Some in other words, or without names: evaluated."""
+    names = list(SHAPES_LABELS.names)
+    swapped = [names[1], names[0], *names[2:]]
+    for number, (given, message) in enumerate(
+        (
+            (swapped, f"label 0 of the model is {names[1]!r}, which is label 1 of the dataset"),
+            ([*names[:2], *"abcdef"], f"label 2 is 'a' in the model and {names[2]!r} in the dataset; 6 of 8 differ"),
+            (names[:7], "the model has 7 labels, the dataset 8"),
+            ([*names[:7], "something"], None),
+            ([f"{name.upper()}, synonym" for name in names], None),
+            ([f"LABEL_{index}" for index in range(8)], None),
+        )
+    ):
+        labels = LabelSet.from_categories([{"id": index, "name": name} for index, name in enumerate(given)])
+        folder = save_model(tmp_path / f"{number}", "shapes/demo", labels)
+        words = ["--model", folder, "--limit", "1", *SCENES]
+        if message:
+            assert message in fails(capsys, "eval", *words)
+            continue
+        caplog.clear()
+        run("eval", *words)
+        assert ("'something' in the model" in caplog.text) == ("something" in given)
+        assert results_of(folder)["per_label"].keys() == set(names)
 
 
 def test_options_that_contradict_each_other_are_named(model, tmp_path, capsys):
