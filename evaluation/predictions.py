@@ -24,7 +24,8 @@ class PredictionFolder:
     - `panoptic/ID.png` and `panoptic.json`: COCO's panoptic format; the id of a segment is R + 256 G + 65536 B;
     - `instances.json`: COCO's results format, with compressed RLE masks.
 
-    ADE20K's values count from 1, as its server has it; `reduce_labels` says the same of one's own data.
+    ADE20K's values count from 1, as its server has it; `reduce_labels` says the same of one's own data. Raises
+    `ValueError` for ids that 16 bits do not hold.
     """
 
     def __init__(self, working: Path, labels: LabelSet, reduce_labels: bool = False):
@@ -32,6 +33,9 @@ class PredictionFolder:
         self.labels = labels
         first = int(reduce_labels or labels.names == load_label_set("ade20k-150").names)
         values = np.array(labels.source_ids) + first
+        for name, source, value in zip(labels.names, labels.source_ids, values.tolist(), strict=True):
+            if not 0 <= value < 65536:
+                raise ValueError(f"the label {name!r} has the id {source}: label maps hold 0 to 65535, not {value}")
         self.values = values.astype(np.uint8 if values.max() < 256 else np.uint16)  # (K,)
 
     def write(self, example: Example, answer: Answer) -> None:

@@ -75,22 +75,28 @@ def model_folder_of(recipe: str, models: Path) -> Path | None:
     return None
 
 
-def fill(table: Table, overrides: dict, measure: Callable[[Recipe, bool], dict | None]) -> str:
+def recipes_of(table: Table, overrides: dict) -> list[dict[bool, Recipe]]:
+    """A row's recipe, its settings replaced by `overrides`, without and, where a column needs it, with augmentation.
+
+    Raises `ValueError` for settings that one of them cannot have.
+    """
+    augmented = dict.fromkeys(column.tta for column in table.columns)
+    return [{tta: load_recipe(name).override({**overrides, "tta": tta}) for tta in augmented} for name in table.recipes]
+
+
+def fill(table: Table, recipes: list[dict[bool, Recipe]], measure: Callable[[Recipe, bool], dict | None]) -> str:
     """The table as Markdown, published and measured side by side.
 
-    `measure` gives the results of a recipe, its settings replaced by `overrides`, without and with test-time
-    augmentation; None is a blank.
+    `measure` gives the results of each of the recipes of `recipes_of`, without and with test-time augmentation; None
+    is a blank.
     """
     heads = ["model", *(f"{column.title} {who}" for column in table.columns for who in ("paper", "here"))]
     rows = []
-    for name in table.recipes:
-        recipe = load_recipe(name).override(overrides)
-        results = {
-            tta: measure(recipe.override({"tta": tta}), tta) for tta in dict.fromkeys(c.tta for c in table.columns)
-        }
+    for name, versions in zip(table.recipes, recipes, strict=True):
+        results = {tta: measure(recipe, tta) for tta, recipe in versions.items()}
         row = [f"`{name}`"]
         for column in table.columns:
-            published = recipe.published.get(column.published)
+            published = versions[column.tta].published.get(column.published)
             row += ["" if published is None else f"{published:.1f}", cell(results[column.tta], column.metric)]
         rows.append(row)
     return "\n".join([f"**{table.title}**, in %", "", *markdown(heads, rows)])

@@ -22,10 +22,11 @@ from transformers.utils.logging import disable_progress_bar
 from maskformer.data.example import BadSample
 from maskformer.data.files import replace_file
 from maskformer.data.sources import load_source
+from maskformer.evaluation.answers import check_views
 from maskformer.evaluation.evaluate_model import Options, evaluate_model, key_of
 from maskformer.evaluation.progress import Progress
 from maskformer.evaluation.scores import in_one_line
-from maskformer.evaluation.tables import TABLES, fill, model_folder_of
+from maskformer.evaluation.tables import TABLES, fill, model_folder_of, recipes_of
 from maskformer.evaluation.together import together
 from maskformer.recipes.arguments import AUGMENTATION, PROTOCOL, DataArguments, EvaluationArguments
 from maskformer.recipes.command_line import parse_overrides, parse_with_recipe, recipe_parser
@@ -60,6 +61,9 @@ def check(parser, arguments) -> None:
         parser.error(f"--table needs --models, a folder of model folders; {arguments.models} is none")
     if arguments.table and arguments.recipe:
         parser.error("--table has its own recipes; --recipe has no effect")
+    for name in {"tta", "sliding_window"} & settings_given(sys.argv):
+        if arguments.table:
+            parser.error(f"--table has its own columns; --{name} has no effect")
     for name in ("limit", "save_every"):
         if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
             parser.error(f"--{name} must be at least 1, not {getattr(arguments, name)}")
@@ -86,10 +90,19 @@ def model_recipe(parser, folder: Path):
 
     A model without a recipe beside it, such as a converted one, has the protocol that its image processor carries.
     """
-    saved = folder.parent / "recipe.yaml"
+    saved = folder.resolve().parent / "recipe.yaml"
     if saved.is_file():
         return parse_with_recipe(parser, str(saved), reads=SETTINGS)[1]
+    arguments, rest = parser.parse_known_args()
+    # Or generated scenes, which nobody asked for, would stand for one's own data.
+    if arguments.recipe is None and not {"source", "validation_scenes"} & settings_given(rest):
+        parser.error(f"there is no {saved}; --recipe NAME, or --source, says where the data of {folder} are")
     return parse_with_recipe(parser, "shapes/demo", saved_protocol(folder), SETTINGS)[1]
+
+
+def settings_given(words: list[str]) -> set[str]:
+    """The names of the options among command-line words."""
+    return {word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--")}
 
 
 def saved_protocol(folder: Path) -> dict:
@@ -135,6 +148,7 @@ def run_model(parser, arguments, accelerator) -> None:
     recipe = model_recipe(parser, folder)
     output = arguments.output_dir or folder
     try:
+        check_views(recipe.evaluation)
         with together(accelerator):
             source = load_source(recipe.data, "validation")
         results = evaluate_model(accelerator, arguments.model, folder, recipe, source, output, make_options(arguments))
@@ -163,7 +177,13 @@ def run_table(parser, arguments, accelerator) -> None:
     """Evaluates the models of a table that are there, and prints it."""
     table = TABLES[arguments.table]
     parse_with_recipe(parser, table.recipes[0], reads=SETTINGS)  # for its checks
-    overrides = parse_overrides(parser.parse_known_args()[1])
+    try:
+        recipes = recipes_of(table, parse_overrides(parser.parse_known_args()[1]))
+        for row in recipes:
+            for recipe in row.values():
+                check_views(recipe.evaluation)
+    except ValueError as error:
+        parser.error(str(error))
     options = make_options(arguments)
     output = arguments.output_dir or arguments.models
 
@@ -187,7 +207,7 @@ def run_table(parser, arguments, accelerator) -> None:
             accelerator.print(f"left blank: {error}", file=sys.stderr)
             return None
 
-    text = fill(table, overrides, measure)
+    text = fill(table, recipes, measure)
     if arguments.limit:
         text += f"\n\nMeasured on the first {arguments.limit} images only."
     if accelerator.is_main_process:

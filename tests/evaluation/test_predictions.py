@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from evaluations import LABELS, make_example, shifted_answer
 from folders import write_json
 from maskformer.data.example import semantic_map
-from maskformer.data.label_set import load_label_set
+from maskformer.data.label_set import LabelSet, load_label_set
 from maskformer.data.panoptic_folder import load_panoptic_folder
 from maskformer.evaluation.answers import Answer
 from maskformer.evaluation.predictions import PredictionFolder
@@ -99,6 +99,14 @@ def test_label_maps_hold_what_test_servers_read(tmp_path, name, values):
 def test_labels_that_count_from_one_in_the_files_do_so_here(tmp_path):
     predictions = PredictionFolder(tmp_path, LABELS, reduce_labels=True)
     assert predictions.values.tolist() == [6, 16, 26, 36]
+
+
+@pytest.mark.parametrize(("source", "reduce_labels"), [(65536, False), (65535, True), (-1, False), (70010, False)])
+def test_ids_that_no_png_holds_are_refused_before_anything_is_written(tmp_path, source, reduce_labels):
+    labels = LabelSet.from_categories([{"id": 3, "name": "road"}, {"id": source, "name": "far away"}])
+    with pytest.raises(ValueError, match=f"the label 'far away' has the id {source}: label maps hold 0 to 65535"):
+        PredictionFolder(tmp_path / ".working", labels, reduce_labels)
+    assert not list(tmp_path.iterdir())
 
 
 def test_predictions_replace_those_of_an_earlier_evaluation_whole(tmp_path):

@@ -221,7 +221,8 @@ def test_a_table_holds_the_models_that_are_there(tmp_path, capsys):
     assert rows["ade20k-150/maskformer_r101"].split("|")[3].strip() == "" and len(rows) == 8
     written = (tmp_path / "out" / name / "results.json").stat().st_mtime_ns
     run("eval", *words)  # nothing is measured twice
-    assert capsys.readouterr().out == first
+    again = capsys.readouterr()
+    assert again.out == first and f"taken from {tmp_path / 'out' / name / 'results.json'}" in again.err
     assert (tmp_path / "out" / name / "results.json").stat().st_mtime_ns == written
     shutil.rmtree(data)
     run("eval", *words[:4], "--output_dir", tmp_path / "again", "--data_path", data)
@@ -266,6 +267,31 @@ def test_labels_of_model_and_dataset_are_compared_by_name(model, tmp_path, capsy
         assert results_of(folder)["per_label"].keys() == set(names)
 
 
+def test_the_recipe_beside_a_model_is_found_from_within_its_folder(model, tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(model, tmp_path / "run" / "best")
+    monkeypatch.chdir(folder)
+    message = fails(capsys, "eval", "--model", ".", "--data_path", tmp_path)
+    assert f"there is no {tmp_path / 'run' / 'recipe.yaml'}; --recipe NAME, or --source, says where the data" in message
+    load_recipe("shapes/demo").override({"validation_scenes": 3, "threshold": 0.125}).save(tmp_path / "run/recipe.yaml")
+    run("eval", "--model", ".")
+    results = json.loads((folder / "results.json").read_text())
+    assert results["images"] == 3 and results["protocol"]["threshold"] == 0.125
+
+
+def test_settings_of_a_table_are_refused_before_anything_is_measured(tmp_path, capsys):
+    """Though no model is there."""
+    words = ["--table", "1", "--models", tmp_path]
+    for given, message in (
+        (["--tta", "true"], "--table has its own columns; --tta has no effect"),
+        (["--sliding-window=[64, 64]"], "--table has its own columns; --sliding_window has no effect"),
+        (["--tta_shortest_edges", "[0, 64]"], "tta_shortest_edges must be at least 1, not [0, 64]"),
+        (["--tta_longest_edge", "0"], "tta_longest_edge must be at least 1, not 0"),
+        (["--tta_shortest_edges", "[]"], "tta needs tta_shortest_edges"),
+    ):
+        assert message in fails(capsys, "eval", *words, *given)
+    assert not list(tmp_path.iterdir())
+
+
 def test_options_that_contradict_each_other_are_named(model, tmp_path, capsys):
     for words, message in (
         ([], "one of --model and --table is needed"),
@@ -274,8 +300,9 @@ def test_options_that_contradict_each_other_are_named(model, tmp_path, capsys):
         (["--model", model, "--limit", "0"], "--limit must be at least 1, not 0"),
         (["--model", "somebody/model"], "--output_dir is needed for somebody/model"),
         (["--model", "somebody/model", "--output_dir", tmp_path], "nor a model that the Hub gave"),
-        (["--model", model, "--tta", "true"], "tta needs tta_shortest_edges"),
-        (["--model", model, "--stride", "[8, 8]"], "stride has no effect without sliding_window"),
+        (["--model", model, *SCENES, "--tta", "true"], "tta needs tta_shortest_edges"),
+        (["--model", model, *SCENES, "--stride", "[8, 8]"], "stride has no effect without sliding_window"),
+        (["--model", model, *SCENES, "--tta", "true", "--tta_shortest_edges", "[0]"], "must be at least 1, not [0]"),
     ):
         assert message in fails(capsys, "eval", *words)
     assert not list(tmp_path.iterdir())
