@@ -16,6 +16,7 @@ from accelerate.utils import is_tensorboard_available
 from transformers.utils.logging import disable_progress_bar
 
 from maskformer.data.example import BadSample
+from maskformer.data.files import replace_file
 from maskformer.data.label_set import check_same_labels
 from maskformer.data.loading import TrainingExamples, training_batches
 from maskformer.data.sources import load_source
@@ -98,10 +99,11 @@ def prepare_folder(arguments, recipe, state: dict | None) -> None:
         go_back(folder, arguments.checkpoint, state["step"])
     else:
         for path in products(folder):
-            if path.name == "best" and arguments.resume:
+            if arguments.resume and "best" in path.name:
                 continue  # the best model of this run, which was stopped before it had a checkpoint
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    recipe.save(folder / "recipe.yaml")
+    with replace_file(folder / "recipe.yaml") as temporary:  # half a recipe would be another one
+        recipe.save(temporary)
 
 
 def show_batch(arguments, recipe, examples, image_processor) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -98,5 +99,18 @@ def test_sigterm_reaches_a_run_with_loader_processes(tmp_path):
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGTERM)
     assert process.wait(120) == 143
+    step = torch.load(folder / "last" / "training_state.pt", weights_only=True)["step"]
+    assert step == [row["step"] for row in rows(folder) if "loss" in row][-1]
+
+
+def test_sigterm_of_one_process_stops_both(tmp_path):
+    folder = tmp_path / "run"
+    words = [*DEMO, "--max_steps", "100000", "--eval_steps", "100000", "--dataloader_workers", "0"]
+    process = start(*words, "--output_dir", folder, launcher=LAUNCHER, errors=subprocess.PIPE)
+    while process.poll() is None and not (folder / "last").exists():
+        time.sleep(0.1)
+    psutil.Process(process.pid).children()[1].terminate()
+    _, text = process.communicate(timeout=120)
+    assert text.count("stopped by SIGTERM; what was learnt is in") == 1
     step = torch.load(folder / "last" / "training_state.pt", weights_only=True)["step"]
     assert step == [row["step"] for row in rows(folder) if "loss" in row][-1]
