@@ -8,10 +8,11 @@ import torch
 from accelerate import Accelerator
 
 from evaluations import LABELS, SIZES, VOID, make_example, make_processor, make_source, same
+from helpers import with_segments
 from maskformer import PerPixelBaselineImageProcessorPil
 from maskformer.data.example import Source, semantic_map
 from maskformer.data.label_set import LabelSet
-from maskformer.evaluation.answers import kinds_of_answers
+from maskformer.evaluation.answers import Answer, answers, kinds_of_answers, readable_examples
 from maskformer.evaluation.measure import measure
 from maskformer.evaluation.progress import Progress, evaluation_key
 from maskformer.evaluation.scores import Scores
@@ -34,12 +35,72 @@ def summary_of(model, processor=None, source=None, **values) -> dict:
     return measure(model, processor, source, arguments(**values), Accelerator()).summary()
 
 
-def test_batches_of_any_size_give_the_same_numbers(tiny_model):
-    one = summary_of(tiny_model(), eval_batch_size=1)
-    assert one["images"] == len(SIZES) and {"pq", "mean_iou", "semantic_pq", "ap"} <= one.keys()
-    assert sum(row["fp"] + row["tp"] for row in one["per_label"].values()) > 0
-    # Pixels whose two best labels are equal but for rounding may differ: one in a thousand at most.
-    assert same(one, summary_of(tiny_model(), eval_batch_size=4), tolerance=1e-3)
+def decided(model):
+    """`model`, with weights of which images have answers of several labels and segments."""
+    head = with_segments(model).segmentation_module.class_head
+    torch.nn.init.normal_(head.weight, std=3.0, generator=torch.Generator().manual_seed(2))
+    return model
+
+
+def answers_of(model, processor, **values) -> list[Answer]:
+    """The answers to the examples of `make_source`."""
+    source, settings = make_source(), arguments(**values)
+    examples = readable_examples(source, range(len(source)), skip_bad=False)
+    kinds = kinds_of_answers(settings, processor, source.labels)
+    return [answer for _, answer in answers(model, processor, examples, settings, kinds)]
+
+
+def source_of(given: list[Answer]) -> Source:
+    """Examples whose truth is these answers, moved down a little: found in part."""
+    source = make_source()
+
+    def decode(row: dict) -> dict:
+        panoptic = given[row["index"]].panoptic
+        infos = [{"id": info["id"], "label_id": info["label_id"], "iscrowd": 0} for info in panoptic["segments_info"]]
+        moved = np.roll(panoptic["segmentation"].numpy(), 1, axis=0)
+        return source.decode(row) | {"segmentation": moved, "segments_info": infos}
+
+    return Source(source.rows, source.labels, decode)
+
+
+def differing(one: torch.Tensor, other: torch.Tensor) -> float:
+    """The share of pixels in which two maps differ."""
+    return (one != other).float().mean().item()
+
+
+def test_batches_of_any_size_give_the_same_answers_and_numbers(tiny_model):
+    """Pixels whose two best labels are equal but for rounding may differ: one in a thousand at most."""
+    model, processor = decided(tiny_model()), make_processor()
+    single, batched = (answers_of(model, processor, eval_batch_size=size) for size in (1, 4))
+    assert len(torch.cat([answer.semantic.unique() for answer in single]).unique()) > 1
+    assert max(len(answer.panoptic["segments_info"]) for answer in single) > 3
+    for one, other in zip(single, batched, strict=True):
+        assert differing(one.semantic, other.semantic) <= 1e-3
+        assert differing(one.panoptic["segmentation"], other.panoptic["segmentation"]) <= 1e-3
+        labels = [[info["label_id"] for info in answer.panoptic["segments_info"]] for answer in (one, other)]
+        assert labels[0] == labels[1]
+    source = source_of(single)
+    one, four = (summary_of(model, processor, source, eval_batch_size=size) for size in (1, 4))
+    assert one["images"] == len(SIZES) and min(one["pq"], one["mean_iou"], one["semantic_pq"]) > 0.1
+    assert sum(row["tp"] > 0 for row in one["per_label"].values()) > 1
+    assert same(one, four, tolerance=1e-3)
+
+
+def test_images_of_several_canvases_in_one_batch_would_be_answered_otherwise(tiny_model, monkeypatch):
+    """The test above sees what it is there for: answers depend on the canvas."""
+
+    def padded_together(examples, image_processor, batch_size):
+        batch = list(examples)
+        yield batch, dict(image_processor(images=[example["image"] for example in batch], return_tensors="pt"))
+
+    model, processor = decided(tiny_model()), make_processor()
+    single = answers_of(model, processor)
+    monkeypatch.setattr("maskformer.evaluation.answers.batches_of_one_canvas", padded_together)
+    mixed = answers_of(model, processor)
+    shares = [
+        differing(a.panoptic["segmentation"], b.panoptic["segmentation"]) for a, b in zip(single, mixed, strict=True)
+    ]
+    assert max(shares) > 0.1
 
 
 def mean_iou_of(predict) -> float:
@@ -74,8 +135,12 @@ def test_windows_measure_the_averaged_answers(tiny_model):
 
 
 def test_a_window_that_holds_the_whole_image_changes_nothing(tiny_model):
-    whole, plain = summary_of(tiny_model(), sliding_window=[999, 999]), summary_of(tiny_model())
-    assert whole["mean_iou"] == pytest.approx(plain["mean_iou"], abs=1e-3)
+    model, processor = decided(tiny_model()), make_processor()
+    plain, whole = answers_of(model, processor), answers_of(model, processor, sliding_window=[999, 999])
+    assert len(torch.cat([answer.semantic.unique() for answer in plain]).unique()) > 1
+    assert all(differing(one.semantic, other.semantic) <= 1e-3 for one, other in zip(plain, whole, strict=True))
+    small = answers_of(model, processor, sliding_window=[48, 48])
+    assert max(differing(one.semantic, other.semantic) for one, other in zip(plain, small, strict=True)) > 0.1
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (600, 400), pytest.param((6000, 4000), marks=pytest.mark.slow)])
