@@ -126,13 +126,19 @@ def first_word(name: str) -> str:
 
 
 def key_of(model_folder: Path, recipe: Recipe, source, options: Options) -> str:
-    """What stands for all that decides an evaluation's numbers and files; the size of batches does not."""
+    """What stands for all that decides an evaluation's numbers and files; the size of batches does not.
+
+    Of the data it sees what the rows hold, such as annotations and paths: files of rows are called by their content, or
+    have another size. Images and label maps that are replaced under their old names go unseen.
+    """
+    rows = [(Path(file["filename"]).name, Path(file["filename"]).stat().st_size) for file in source.rows.cache_files]
     sections = recipe.sections()
     evaluation = {name: value for name, value in sections["evaluation"].items() if name not in UNSAID}
     settings = {
         "data": sections["data"],
         "evaluation": evaluation,
         "images": len(source),
+        "rows": rows,
         "labels": source.labels.names,
     }
     settings |= {"limit": options.limit, "predictions": options.save_predictions}

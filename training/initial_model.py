@@ -40,7 +40,8 @@ def initial_model(recipe: Recipe, labels: LabelSet):
 def model_of_another(recipe: Recipe, labels: LabelSet):
     """The recipe's `initial_model` for `labels`: where their number differs, the weights that depend on it start anew.
 
-    The architecture and the image processing are the other's, but for what the recipe says of them.
+    The architecture is the other's: of the recipe's `model` only `CHANGEABLE` and the number of queries count. So is the
+    image processing, but for what the recipe says of it.
     """
     name = recipe.training.initial_model
     try:
@@ -54,9 +55,10 @@ def model_of_another(recipe: Recipe, labels: LabelSet):
         raise ValueError(f"initial_model {name} is a {config.model_type}, but the recipe trains a {recipe.model_type}")
     wanted = recipe.build_config(labels)
     same_labels = config.id2label == wanted.id2label
-    values = recipe.model | {key: getattr(wanted, key) for key in ("id2label", "label2id", "label_colors")}
+    values = {key: value for key, value in recipe.model.items() if key in CHANGEABLE | {"num_queries"}}
+    values |= {key: getattr(wanted, key) for key in ("id2label", "label2id", "label_colors")}
     model = AutoModelForSemanticSegmentation.from_pretrained(
-        name, **values, ignore_mismatched_sizes=not same_labels or bool(recipe.model)
+        name, **values, ignore_mismatched_sizes=not same_labels or bool(values)
     )
     processor = recipe.build_image_processor(labels)
     given = AutoImageProcessor.from_pretrained(name, backend="pil").to_dict()

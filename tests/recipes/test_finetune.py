@@ -91,12 +91,12 @@ def test_small_budgets_clip_little_and_spare_the_backbone(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_model_of_the_paper_answers_as_before_with_the_option_of_the_comment(tiny_model, tmp_path, name):
-    """The recipe's `pre_norm` would replace the model's own, and its weights would mean something else."""
+    """With the recipe's `pre_norm` its weights would mean something else."""
     given = tiny_model()
     given.save_pretrained(tmp_path)
     load_recipe(name).build_image_processor(SHAPES_LABELS).save_pretrained(tmp_path)
-    assert "--initial_model FOLDER --pre_norm false" in header_of(name)
-    recipe = load_recipe(name).override({"initial_model": str(tmp_path), "pre_norm": False})
+    assert "--initial_model FOLDER" in header_of(name)
+    recipe = load_recipe(name).override({"initial_model": str(tmp_path)})
     model, _ = initial_model(recipe, SHAPES_LABELS)
     images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

@@ -16,11 +16,12 @@ from PIL import Image
 from ade20k_trees import write_ade20k
 from coco_trees import box, write_coco_instances
 from evaluations import same
-from helpers import ROOT
+from folders import write_panoptic_folder
+from helpers import ROOT, with_segments
 from maskformer import MaskFormerForUniversalSegmentation, MaskFormerUniversalConfig, load_recipe
 from maskformer.data.coco_instances import load_coco_instances
 from maskformer.data.label_set import LabelSet, load_label_set
-from maskformer.data.shapes import SHAPES_LABELS
+from maskformer.data.shapes import SHAPES_LABELS, load_shapes
 from script_runs import fails, run
 
 TINY = {"backbone": "resnet18", "feature_size": 32, "mask_feature_size": 16, "hidden_size": 32}
@@ -29,11 +30,11 @@ SCENES = ["--validation_scenes", "4", "--threshold", "0.05", "--overlap_mask_are
 LEFT_OUT = ("command", "model", "key", "seconds", "images_now", "worst", "protocol", "recipe")
 
 
-def save_model(folder, recipe: str, labels, **image_processor):
-    """A model folder of random weights, with the recipe's image processor."""
+def save_model(folder, recipe: str, labels, change=lambda model: model, **image_processor):
+    """A model folder of random weights, which `change` may change, with the recipe's image processor."""
     torch.manual_seed(0)
     config = MaskFormerUniversalConfig(**TINY, id2label=labels.id2label, label2id=labels.label2id)
-    MaskFormerForUniversalSegmentation(config).save_pretrained(folder)
+    change(MaskFormerForUniversalSegmentation(config)).save_pretrained(folder)
     processor = load_recipe(recipe).override(image_processor).build_image_processor(labels)
     processor.save_pretrained(folder)
     return folder
@@ -81,6 +82,17 @@ def run_twice(*words) -> subprocess.CompletedProcess:
     return subprocess.run([*launch, *script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
 
+def as_dataset(predictions, scenes):
+    """Panoptic predictions of `scenes` as a folder of data."""
+    content = json.loads((predictions / "panoptic.json").read_text())
+    (predictions / "images").mkdir()
+    for index, image in enumerate(content["images"]):
+        Image.fromarray(np.asarray(scenes[index]["image"])).save(predictions / "images" / f"{image['id']}.png")
+        image |= {"file_name": f"{image['id']}.png", "height": 128, "width": 128}
+    (predictions / "panoptic.json").write_text(json.dumps(content))
+    return predictions
+
+
 @pytest.mark.slow
 def test_an_error_of_one_process_is_one_of_all(tmp_path):
     """The second image, and so the second process, has a damaged file; two recipes of the table have a model."""
@@ -101,12 +113,18 @@ def test_an_error_of_one_process_is_one_of_all(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_measure_what_one_does(model, tmp_path):
-    words = ["--model", str(model), "--task", "instance", *SCENES]
+def test_two_processes_measure_what_one_does(tmp_path):
+    """Of answers that have several labels and are right in part: the truth is what other thresholds let through."""
+    model = save_model(tmp_path / "model", "shapes/demo", SHAPES_LABELS, change=with_segments)
+    run("eval", "--model", model, *SCENES, "--save_predictions", "--output_dir", tmp_path / "truth")
+    data = as_dataset(tmp_path / "truth" / "predictions", load_shapes("validation", 4, 128))
+    words = ["--model", str(model), "--task", "instance", "--threshold", "0.02"]
+    words += ["--source", "panoptic_folder", "--validation_path", str(data)]
     run("eval", *words, "--output_dir", tmp_path / "one")
     assert run_twice(*words, "--output_dir", tmp_path / "two").returncode == 0
     one, two = (numbers(results_of(tmp_path / name)) for name in ("one", "two"))
     assert one["images"] == 4 and same(one, two)
+    assert sum(row["tp"] > 0 for row in one["per_label"].values()) > 1 and 0 < one["pq"] < 1
     assert not list((tmp_path / "two").glob("progress*"))
 
 
@@ -230,8 +248,6 @@ def test_a_table_holds_the_models_that_are_there(tmp_path, capsys):
 
 
 def test_a_map_of_another_size_than_its_image_is_named(tmp_path, model, capsys):
-    from folders import write_panoptic_folder
-
     data = write_panoptic_folder(tmp_path / "data", count=2)
     Image.fromarray(np.zeros((10, 12, 3), np.uint8)).save(data / "images" / "1.png")
     words = ["--source", "panoptic_folder", "--validation_path", data, "--output_dir", tmp_path / "out"]
@@ -290,6 +306,23 @@ def test_settings_of_a_table_are_refused_before_anything_is_measured(tmp_path, c
     ):
         assert message in fails(capsys, "eval", *words, *given)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_table_measures_again_where_annotations_have_changed(model, tmp_path):
+    """The key of an evaluation, by which a table knows results, is another one for other rows."""
+    data = write_panoptic_folder(tmp_path / "data", count=2)
+    words = ["--model", model, "--source", "panoptic_folder", "--validation_path", data, "--output_dir", tmp_path]
+
+    def key() -> str:
+        run("eval", *words)
+        return json.loads((tmp_path / "results.json").read_text())["key"]
+
+    before = key()
+    assert key() == before
+    content = json.loads((data / "panoptic.json").read_text())
+    content["annotations"][0]["segments_info"][0]["iscrowd"] = 1
+    (data / "panoptic.json").write_text(json.dumps(content))
+    assert key() != before
 
 
 def test_options_that_contradict_each_other_are_named(model, tmp_path, capsys):
