@@ -82,6 +82,13 @@ def run_twice(*words) -> subprocess.CompletedProcess:
     return subprocess.run([*launch, *script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
 
+def with_several_labels(model):
+    """`model`, with weights of which scenes have answers of several labels and segments."""
+    head = with_segments(model).segmentation_module.class_head
+    torch.nn.init.normal_(head.weight, std=3.0, generator=torch.Generator().manual_seed(0))
+    return model
+
+
 def as_dataset(predictions, scenes):
     """Panoptic predictions of `scenes` as a folder of data."""
     content = json.loads((predictions / "panoptic.json").read_text())
@@ -115,7 +122,7 @@ def test_an_error_of_one_process_is_one_of_all(tmp_path):
 @pytest.mark.slow
 def test_two_processes_measure_what_one_does(tmp_path):
     """Of answers that have several labels and are right in part: the truth is what other thresholds let through."""
-    model = save_model(tmp_path / "model", "shapes/demo", SHAPES_LABELS, change=with_segments)
+    model = save_model(tmp_path / "model", "shapes/demo", SHAPES_LABELS, change=with_several_labels)
     run("eval", "--model", model, *SCENES, "--save_predictions", "--output_dir", tmp_path / "truth")
     data = as_dataset(tmp_path / "truth" / "predictions", load_shapes("validation", 4, 128))
     words = ["--model", str(model), "--task", "instance", "--threshold", "0.02"]
