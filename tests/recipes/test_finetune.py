@@ -90,7 +90,7 @@ def test_small_budgets_clip_little_and_spare_the_backbone(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_model_of_the_paper_answers_as_before_with_the_option_of_the_comment(tiny_model, tmp_path, name):
+def test_a_model_of_the_paper_answers_as_before(tiny_model, tmp_path, name):
     """With the recipe's `pre_norm` its weights would mean something else."""
     given = tiny_model()
     given.save_pretrained(tmp_path)
