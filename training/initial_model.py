@@ -40,8 +40,8 @@ def initial_model(recipe: Recipe, labels: LabelSet):
 def model_of_another(recipe: Recipe, labels: LabelSet):
     """The recipe's `initial_model` for `labels`: where their number differs, the weights that depend on it start anew.
 
-    The architecture is the other's: of the recipe's `model` only `CHANGEABLE` and the number of queries count. The image
-    processing is the other's too, but for what the recipe says of it.
+    The architecture is the other's: of the recipe's `model` only `CHANGEABLE` and the number of queries count. The
+    image processing is the other's too, but for what the recipe says of it.
     """
     name = recipe.training.initial_model
     try:
