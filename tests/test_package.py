@@ -94,18 +94,21 @@ def test_importing_loads_nothing_that_is_not_asked_for():
     assert run_python(f"import sys, maskformer; print([name for name in {heavy} if name in sys.modules])") == "[]\n"
 
 
+FIRST = [
+    "from maskformer.modeling.modeling_per_pixel_baseline import PerPixelBaselineModel",
+    "from transformers import AutoModelForUniversalSegmentation",
+    "from maskformer.modeling.modeling_maskformer import MaskFormerUniversalModel",
+    "from maskformer.image_processing.image_processing_maskformer import MaskFormerUniversalImageProcessor",
+    "from maskformer import MaskFormerUniversalConfig",
+    "from transformers import Trainer, pipeline",
+]
+ORDERS = [(first, after) for after in (False, True) for first in FIRST]
+
+
 @pytest.mark.parametrize(
-    "first",
-    [
-        "from transformers import AutoModelForUniversalSegmentation",
-        "from maskformer.modeling.modeling_per_pixel_baseline import PerPixelBaselineModel",
-        "from maskformer.modeling.modeling_maskformer import MaskFormerUniversalModel",
-        "from maskformer.image_processing.image_processing_maskformer import MaskFormerUniversalImageProcessor",
-        "from maskformer import MaskFormerUniversalConfig",
-        "from transformers import Trainer, pipeline",
-    ],
+    ("first", "after"),
+    [ORDERS[0], *(pytest.param(*order, marks=pytest.mark.slow) for order in ORDERS[1:])],  # a process each
 )
-@pytest.mark.parametrize("after", [False, True])
 def test_auto_classes_know_the_models_whatever_is_imported_first(saved, first, after):
     lines = [first, "import maskformer"] if after else ["import maskformer", first]
     lines += [
