@@ -37,6 +37,7 @@ TRAINING_DATA = {"train_path", "train_split", "train_scenes", "streaming", *AUGM
 SETTINGS = {field.name for field in dataclasses.fields(DataArguments)} - TRAINING_DATA
 SETTINGS |= {field.name for field in dataclasses.fields(EvaluationArguments)} - {"best_metric"}
 TITLES = {"pq": "PQ", "sq": "SQ", "rq": "RQ", "iou": "IoU", "ap": "AP"}
+from maskformer.training.model_folder import load_model_folder
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -96,6 +97,10 @@ def model_recipe(parser, folder: Path):
     arguments, rest = parser.parse_known_args()
     # Or generated scenes, which nobody asked for, would stand for one's own data.
     if arguments.recipe is None and not {"source", "validation_scenes"} & settings_given(rest):
+        try:
+            load_model_folder(folder)  # what is wrong with the model itself comes first
+        except ValueError as error:
+            parser.error(str(error))
         parser.error(f"there is no {saved}; --recipe NAME, or --source, says where the data of {folder} are")
     return parse_with_recipe(parser, "shapes/demo", saved_protocol(folder), SETTINGS)[1]
 

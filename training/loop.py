@@ -94,7 +94,7 @@ def prepare_model(accelerator: Accelerator, model, training: TrainingArguments, 
             if "backbone" in name.split("."):
                 parameter.requires_grad = False
     if training.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
+        model.activation_checkpointing_enable()
     if state:
         check_same_parameters(model, state["optimizer"])
     optimizer = build_optimizer(model, training)
