@@ -30,6 +30,7 @@ from maskformer.evaluation.tables import TABLES, fill, model_folder_of, recipes_
 from maskformer.evaluation.together import together
 from maskformer.recipes.arguments import AUGMENTATION, PROTOCOL, DataArguments, EvaluationArguments
 from maskformer.recipes.command_line import parse_overrides, parse_with_recipe, recipe_parser
+from maskformer.training.model_folder import load_model_folder
 
 EXAMPLE = "python scripts/eval.py --model outputs/demo/best"
 # What an evaluation reads of a recipe: where the data are, and the protocol.
@@ -37,7 +38,6 @@ TRAINING_DATA = {"train_path", "train_split", "train_scenes", "streaming", *AUGM
 SETTINGS = {field.name for field in dataclasses.fields(DataArguments)} - TRAINING_DATA
 SETTINGS |= {field.name for field in dataclasses.fields(EvaluationArguments)} - {"best_metric"}
 TITLES = {"pq": "PQ", "sq": "SQ", "rq": "RQ", "iou": "IoU", "ap": "AP"}
-from maskformer.training.model_folder import load_model_folder
 
 
 def make_parser() -> argparse.ArgumentParser:
