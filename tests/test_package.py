@@ -121,6 +121,7 @@ def test_auto_classes_know_the_models_whatever_is_imported_first(saved, first, a
     assert run_python("\n".join(lines)) == expected
 
 
-def test_parts_of_the_package_are_reached_through_it():
-    code = "import maskformer; print(maskformer.convert.from_official.__name__, maskformer.metrics.MeanIoU.__name__)"
-    assert run_python(code) == "from_official MeanIoU\n"
+def test_parts_of_the_package_are_reached_through_it(monkeypatch):
+    for name in ("convert", "metrics"):
+        monkeypatch.delattr(maskformer, name, raising=False)  # as where nobody has imported it yet
+    assert callable(maskformer.convert.from_official) and callable(maskformer.metrics.MeanIoU)

@@ -159,7 +159,7 @@ def test_an_evaluation_that_was_stopped_goes_on(model, tmp_path, monkeypatch):
     assert len(list((tmp_path / "a" / "predictions" / "semantic").iterdir())) == 4
 
 
-@pytest.mark.parametrize("save_every", [1, 2])
+@pytest.mark.parametrize("save_every", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_an_evaluation_that_was_stopped_after_its_last_image_ends_with_everything(
     model, tmp_path, monkeypatch, save_every
 ):

@@ -94,7 +94,9 @@ def send_in_second_step(monkeypatch, number: int) -> list:
     return calls
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_a_signal_ends_the_step_saves_and_leaves(tmp_path, monkeypatch, capsys, number, code):
     calls = send_in_second_step(monkeypatch, number)
     before = signal.getsignal(number)
