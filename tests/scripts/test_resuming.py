@@ -73,6 +73,7 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_again(tmp_pat
     assert json.loads((stopped / "best" / "metrics.json").read_text())["pq"] == 0.99
 
 
+@pytest.mark.slow
 def test_the_scale_of_gradients_comes_back(tmp_path, monkeypatch):
     """With one, as float16 has it, a resumed run is the run that was never stopped."""
     original = accelerate.Accelerator

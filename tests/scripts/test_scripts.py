@@ -168,6 +168,7 @@ def test_prediction_writes_a_picture_and_a_json_for_each_image(trained, tmp_path
     assert all(segment["area"] > 0 and segment["label"] for segment in answer["segments"])
 
 
+@pytest.mark.slow
 def test_evaluation_and_prediction_use_the_protocol_that_a_folder_carries(trained, tmp_path, capsys):
     """A folder without a recipe beside it; `--threshold` and `--recipe` say otherwise."""
     folder = shutil.copytree(trained / "best", tmp_path / "models" / "model")

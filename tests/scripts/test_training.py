@@ -143,6 +143,7 @@ def test_numbers_that_are_not_finite_stop_the_run_with_their_batch(tmp_path, mon
     assert all(value.isfinite().all() for value in weights(tmp_path / "run" / "last").values())
 
 
+@pytest.mark.slow
 def test_the_last_checkpoints_are_kept_and_any_can_be_resumed(tmp_path):
     folder = tmp_path / "run"
     words = ["--save_steps", "1", "--keep_checkpoints", "3"]
@@ -175,6 +176,7 @@ def test_trackers_get_the_numbers(tmp_path):
     assert "pq" in reader.Tags()["scalars"]
 
 
+@pytest.mark.slow
 def test_a_run_can_start_from_another_model_with_other_labels(tmp_path):
     run("train", *DEMO, "--output_dir", tmp_path / "first", "--max_steps", "1")
     data = write_semantic_folder(tmp_path / "data")
@@ -195,6 +197,7 @@ def test_a_run_can_start_from_another_model_with_other_labels(tmp_path):
     assert settings["size"] == {"shortest_edge": 128, "longest_edge": 512} and settings["image_mean"] == [0.5] * 3
 
 
+@pytest.mark.slow
 def test_a_frozen_backbone_keeps_its_weights_and_checkpointing_changes_nothing(tmp_path):
     run("train", *DEMO, "--output_dir", tmp_path / "a", "--max_steps", "2", "--freeze_backbone", "true")
     run("train", *DEMO, "--output_dir", tmp_path / "b", "--max_steps", "1", "--learning_rate", "1e-12")
