@@ -5,11 +5,11 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass
-from time import perf_counter
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from maskformer.benchmarks.alternating import alternate
 from maskformer.metrics import MeanIoU, PanopticQuality, SemanticPanopticQuality
 
 PLAIN = "numpy.bincount"
@@ -47,15 +47,10 @@ def measure_metrics(
     updates = metric_updates(predicted, true, labels, num_labels)
     cells = (labels[true - 1] * num_labels + labels[predicted - 1]).reshape(-1)  # (H * W,)
     timed = {PLAIN: lambda: np.bincount(cells, minlength=num_labels**2), **updates}
-    seconds: dict[str, list[float]] = {name: [] for name in timed}
-    for _ in range(rounds):
-        for name, update in timed.items():
-            began = perf_counter()
-            update()
-            seconds[name].append(perf_counter() - began)
+    timings = alternate(timed, rounds)
     with tqdm(total=len(updates) * images, desc="measuring memory", unit="image", leave=False) as bar:
         growth = {name: memory_growth(update, images, bar.update) for name, update in updates.items()}
-    return MetricCost({name: float(np.median(values)) for name, values in seconds.items()}, growth, images)
+    return MetricCost({name: timing.median for name, timing in timings.items()}, growth, images)
 
 
 def random_segments(size: tuple[int, int], num_segments: int, num_labels: int) -> tuple[np.ndarray, np.ndarray]:

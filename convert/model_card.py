@@ -24,7 +24,7 @@ def model_card(
     """
     official = licence == OFFICIAL_LICENSE
     header = ["---", "library_name: transformers", "pipeline_tag: image-segmentation", "tags:", "- maskformer"]
-    header += ["license: cc-by-nc-4.0", "---", ""] if official else ["---", ""]
+    header += [f"license: {config.weights_license}", "---", ""] if official else ["---", ""]
     auto = (
         "AutoModelForSemanticSegmentation"
         if config.model_type == "per_pixel_baseline"

@@ -40,14 +40,6 @@ def kinds_of_answers(arguments: EvaluationArguments, image_processor, labels: La
     return frozenset({"semantic", "panoptic"})
 
 
-def check_views(arguments: EvaluationArguments) -> None:
-    """Raises `ValueError`, naming the setting, for sizes of test-time augmentation that no image can have."""
-    sizes = {"tta_shortest_edges": arguments.tta_shortest_edges, "tta_longest_edge": [arguments.tta_longest_edge]}
-    for name, values in sizes.items():
-        if arguments.tta and min(values) < 1:
-            raise ValueError(f"{name} must be at least 1, not {getattr(arguments, name)}")
-
-
 def gives_segments(image_processor) -> bool:
     """Whether the answers of its model are segments, or labels of pixels only."""
     return hasattr(image_processor, "post_process_panoptic_segmentation")

@@ -12,8 +12,6 @@ import sys
 
 import transformers  # noqa: F401  (its lazy top: threads that import it all at once get in each other's way)
 
-CONFIGURATIONS = {"maskformer_universal": "MaskFormerUniversalConfig", "per_pixel_baseline": "PerPixelBaselineConfig"}
-
 
 def register_configurations() -> None:
     """`AutoConfig` knows both configurations; may be called again."""
@@ -32,24 +30,18 @@ def register_models() -> None:
     the models themselves need. A name is looked up in the package when a model is asked for, as those of transformers
     are looked up in its own.
     """
-    from transformers.models.auto import modeling_auto as auto
+    from transformers.models.auto import modeling_auto
 
-    head = "MaskFormerForUniversalSegmentation"
-    baseline = "PerPixelBaselineForSemanticSegmentation"
-    enter(
-        auto.MODEL_MAPPING, maskformer_universal="MaskFormerUniversalModel", per_pixel_baseline="PerPixelBaselineModel"
-    )
-    enter(auto.MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING, maskformer_universal=head)
-    enter(auto.MODEL_FOR_IMAGE_SEGMENTATION_MAPPING, maskformer_universal=head)
-    enter(auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING, maskformer_universal=head, per_pixel_baseline=baseline)
+    from maskformer.modeling.saved_folder import AUTO_MAPS
 
-
-def enter(mapping, **names: str) -> None:
-    """Adds the models of `names`, by type, to one of transformers' lazy tables."""
-    for model_type, name in names.items():
-        mapping._model_mapping[model_type] = name
-        mapping._reverse_config_mapping[CONFIGURATIONS[model_type]] = model_type
-        mapping._modules[model_type] = sys.modules["maskformer"]
+    for model_type, classes in AUTO_MAPS.items():
+        names = {auto_class: path.rpartition(".")[2] for auto_class, path in classes.items()}
+        config = names.pop("AutoConfig")
+        for auto_class, name in names.items():
+            table = getattr(modeling_auto, auto_class)._model_mapping
+            table._model_mapping[model_type] = name
+            table._reverse_config_mapping[config] = model_type
+            table._modules[model_type] = sys.modules["maskformer"]
 
 
 def register_image_processors() -> None:

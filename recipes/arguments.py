@@ -274,6 +274,9 @@ class EvaluationArguments:
         """Refuses test-time augmentation without sizes, and windows that leave gaps."""
         if self.tta and not self.tta_shortest_edges:
             raise ValueError("tta needs tta_shortest_edges, as [384, 512, 640], which this recipe has none of")
+        if min(self.tta_shortest_edges, default=1) < 1:
+            raise ValueError(f"tta_shortest_edges must be at least 1, not {self.tta_shortest_edges}")
+        at_least(self, 1, "tta_longest_edge")
         if self.tta and self.sliding_window is not None:
             raise ValueError("tta and sliding_window exclude each other")
         if self.sliding_window is None:

@@ -22,7 +22,6 @@ from transformers.utils.logging import disable_progress_bar
 from maskformer.data.example import BadSample
 from maskformer.data.files import replace_file
 from maskformer.data.sources import load_source
-from maskformer.evaluation.answers import check_views
 from maskformer.evaluation.evaluate_model import Options, evaluate_model, key_of
 from maskformer.evaluation.progress import Progress
 from maskformer.evaluation.scores import in_one_line
@@ -153,7 +152,6 @@ def run_model(parser, arguments, accelerator) -> None:
     recipe = model_recipe(parser, folder)
     output = arguments.output_dir or folder
     try:
-        check_views(recipe.evaluation)
         with together(accelerator):
             source = load_source(recipe.data, "validation")
         results = evaluate_model(accelerator, arguments.model, folder, recipe, source, output, make_options(arguments))
@@ -184,9 +182,6 @@ def run_table(parser, arguments, accelerator) -> None:
     parse_with_recipe(parser, table.recipes[0], reads=SETTINGS)  # for its checks
     try:
         recipes = recipes_of(table, parse_overrides(parser.parse_known_args()[1]))
-        for row in recipes:
-            for recipe in row.values():
-                check_views(recipe.evaluation)
     except ValueError as error:
         parser.error(str(error))
     options = make_options(arguments)

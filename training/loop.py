@@ -191,7 +191,7 @@ def train(
     loader = make_loader(accelerator, recipe, examples, recorder.image_processor, done)
     steps = in_steps(loader, training.accumulation_steps)
     clock = Clock(training, state["seconds"] if state else 0.0)
-    meter = Meter(accelerator, training.batch_size, done)
+    meter = Meter(accelerator, training.batch_size)
     evaluated = None  # the step of the last evaluation
     bar = tqdm(total=training.max_steps, initial=done, desc="training", disable=not accelerator.is_main_process)
     with bar, Interruption() as interruption:
@@ -210,7 +210,7 @@ def train(
             bar.total = total_steps(training, done, progress)
             bar.update()
             if meter.steps >= training.log_steps:
-                row = meter.read(done)
+                row = meter.read()
                 recorder.row(step=done, **row, learning_rate=rate, seconds=round(clock.seconds, 2))
                 bar.set_postfix_str(meter.in_short(row, rate, progress))
             if done % training.save_steps == 0:

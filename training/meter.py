@@ -14,13 +14,13 @@ from accelerate import Accelerator
 class Meter:
     """Means over the steps since it was last read."""
 
-    def __init__(self, accelerator: Accelerator, images_a_step: int, done: int = 0):
+    def __init__(self, accelerator: Accelerator, images_a_step: int):
         self.accelerator, self.device, self.images_a_step = accelerator, accelerator.device, images_a_step
-        self.reset(done)
+        self.reset()
 
-    def reset(self, done: int) -> None:
-        """Begins anew after `done` steps."""
-        self.read_at, self.began, self.waited = done, time.monotonic(), 0.0
+    def reset(self) -> None:
+        """Begins anew."""
+        self.began, self.waited = time.monotonic(), 0.0
         self.sums: dict[str, torch.Tensor] = {}
         self.steps = 0
 
@@ -47,7 +47,7 @@ class Meter:
         self.sums = {name: self.sums.get(name, 0) + value for name, value in losses.items()}
         self.steps += 1
 
-    def read(self, done: int) -> dict[str, float]:
+    def read(self) -> dict[str, float]:
         """The means of losses over steps and processes, `images_per_second` of all processes, `data_share` (0 to 1) of
         this process's time that went into waiting for data, and `memory_gb`; begins anew. All processes read together.
         """
@@ -59,7 +59,7 @@ class Meter:
             "data_share": round(min(1.0, self.waited / seconds), 4),
             "memory_gb": round(peak_memory(self.device) / 1e9, 3),
         }
-        self.reset(done)
+        self.reset()
         return means | speed
 
     @staticmethod

@@ -17,5 +17,5 @@ def test_evaluations_and_checkpoints_are_no_part_of_the_speed():
     with meter.paused():
         time.sleep(1.0)
     meter.add({"loss": torch.tensor(2.0)})
-    row = meter.read(1)
+    row = meter.read()
     assert row["loss"] == 2 and row["images_per_second"] > 10 / 0.8 and row["data_share"] > 0.25
