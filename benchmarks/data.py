@@ -20,7 +20,7 @@ from maskformer.data.loading import TrainingSampler
 AUGMENTATION_STEPS = {
     "resize": ("shortest_edges", "longest_edge"),
     "crop": ("crop_size", "detr_crop", "single_category_max_area"),
-    "colour": ("color_jitter",),
+    "colour": ("color_jitter", "stray_light"),
     "flip": ("horizontal_flip", "vertical_flip", "rotate"),
 }
 STEPS = ("read", "decode", *AUGMENTATION_STEPS, "collate")

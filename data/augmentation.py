@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from maskformer.data.color import jitter_color
+from maskformer.data.color import add_stray_light, jitter_color
 from maskformer.data.example import Example
 from maskformer.image_processing.preprocessing import output_size, resize_labels, resize_with_pil
 
@@ -25,8 +25,9 @@ class Augmentation:
     `shortest_edges`: the shortest edge gets one of these lengths (none: as it is), the longest at most `longest_edge`.
     `crop_size`: (height, width) of a random crop; smaller images are padded to it, right and bottom.
     `single_category_max_area`: crops are tried again, up to 10 times, while one label covers more than this share.
-    `color_jitter`: SSD's. `horizontal_flip`, `vertical_flip`, `rotate`: with probability a half, or by a multiple of 90
-    degrees (of 180, where the crop is no square).
+    `color_jitter`: SSD's. `stray_light`: half of the images get a patch of light.
+    `horizontal_flip`, `vertical_flip`, `rotate`: with probability a half, or by a multiple of 90 degrees (of 180, where
+    the crop is no square).
 
     Segmentations are (H, W) or, where segments overlap, (P, H, W).
     """
@@ -37,6 +38,7 @@ class Augmentation:
     crop_size: list[int] | None = None
     single_category_max_area: float = 1.0
     color_jitter: bool = False
+    stray_light: bool = False
     horizontal_flip: bool = True
     vertical_flip: bool = False
     rotate: bool = False
@@ -55,6 +57,8 @@ class Augmentation:
             image, segmentation = image[rows, columns], segmentation[..., rows, columns]
         if self.color_jitter:
             image = jitter_color(image, random)
+        if self.stray_light:
+            image = add_stray_light(image, random)
         if self.horizontal_flip and random.random() < 0.5:
             image, segmentation = image[:, ::-1], segmentation[..., ::-1]
         if self.vertical_flip and random.random() < 0.5:

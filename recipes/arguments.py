@@ -86,6 +86,7 @@ class DataArguments:
             panoptic data does.
         single_category_max_area: share of a crop that one label may cover.
         color_jitter: SSD's colour jitter.
+        stray_light: half of the images get a patch of light, for images with a dark ground.
         horizontal_flip: with probability a half.
         vertical_flip: with probability a half.
         rotate: by a random multiple of 90 degrees.
@@ -119,6 +120,7 @@ class DataArguments:
     keep_emptied_segments: bool = False
     single_category_max_area: float | int = 1.0
     color_jitter: bool = False
+    stray_light: bool = False
     horizontal_flip: bool = True
     vertical_flip: bool = False
     rotate: bool = False

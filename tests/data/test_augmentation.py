@@ -101,8 +101,25 @@ def test_colour_jitter_draws_every_operation_half_of_the_time_within_its_bounds(
     assert 0.09 < max(hues) < 0.115 and -0.115 < min(hues) < -0.09, (max(hues), min(hues))  # by at most 18 of 180
 
 
+def test_stray_light_is_a_smooth_patch_added_half_of_the_time():
+    dark = np.full((40, 60, 3), 10, np.uint8)
+    augmentation = Augmentation(horizontal_flip=False, stray_light=True)
+    example = {"image": dark, "segmentation": np.zeros((40, 60), np.int32), "segments_info": []}
+    added = [augmentation(example, np.random.default_rng(seed))["image"].astype(int) - 10 for seed in range(1500)]
+    lit = [light for light in added if light.any()]
+    assert 0.45 < len(lit) / len(added) < 0.53
+    assert max(light.max() for light in lit) <= 64 and min(light.min() for light in lit) >= 0
+    assert max(np.abs(np.diff(light[..., 0], axis=axis)).max() for light in lit for axis in (0, 1)) <= 4  # smooth
+    assert all((light == light[..., :1]).all() for light in lit)  # white
+    brightest = [np.unravel_index(light[..., 0].argmax(), (40, 60)) for light in lit]
+    assert len(set(brightest)) > 50
+    saturated = np.full((40, 60, 3), 250, np.uint8)
+    out = augmentation({**example, "image": saturated}, np.random.default_rng(1))["image"]
+    assert out.min() >= 250  # nothing wraps around
+
+
 def test_the_same_random_numbers_give_the_same_example():
-    augmentation = Augmentation(shortest_edges=[16, 24], crop_size=[16, 16], color_jitter=True)
+    augmentation = Augmentation(shortest_edges=[16, 24], crop_size=[16, 16], color_jitter=True, stray_light=True)
     first, second = (augmentation(make_example(), np.random.default_rng(5)) for _ in range(2))
     np.testing.assert_array_equal(first["image"], second["image"])
 
@@ -136,7 +153,7 @@ def as_planes(example: dict) -> dict:
 def test_segments_that_overlap_are_augmented_like_those_that_do_not(seed):
     augmentation = Augmentation(
         detr_crop=[8, 12], shortest_edges=[16, 24], crop_size=[20, 20], vertical_flip=True, rotate=True,
-        color_jitter=True, single_category_max_area=0.6,
+        color_jitter=True, stray_light=True, single_category_max_area=0.6,
     )  # fmt: skip
     example = make_example()
     flat = augmentation(example, np.random.default_rng(seed))
@@ -149,7 +166,8 @@ def test_segments_that_overlap_are_augmented_like_those_that_do_not(seed):
 def test_the_original_is_left_as_it_was():
     example = make_example()
     before = {key: example[key].copy() for key in ("image", "segmentation")}
-    augmentation = Augmentation(shortest_edges=[10], crop_size=[64, 64], color_jitter=True, rotate=True)
+    light = {"color_jitter": True, "stray_light": True}
+    augmentation = Augmentation(shortest_edges=[10], crop_size=[64, 64], rotate=True, **light)
     augmentation(example, np.random.default_rng(0))
     for key, value in before.items():
         np.testing.assert_array_equal(example[key], value)
