@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from .row_blocks import resized_rows
+
+LARGEST_LOGIT = 1e30
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,11 @@ class ImagePrediction:
     canvas_size: tuple[int, int]
     image_size: tuple[int, int]
     output_size: tuple[int, int]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the logits are."""
+        return self.mask_logits.device
 
     @property
     def elements_per_row(self) -> int:
@@ -53,8 +61,9 @@ def image_predictions(outputs, target_sizes: Sequence[tuple[int, int]] | Tensor 
     per_pixel = getattr(outputs, "logits", None) is not None
     masks = outputs.logits if per_pixel else outputs.masks_queries_logits
     classes = [None] * len(masks) if per_pixel else outputs.class_queries_logits
-    for logits in [masks] if per_pixel else [masks, classes]:
-        _check_no_nan(logits)
+    masks = _finite(masks)
+    if not per_pixel:
+        _check_no_nan(classes)
     canvas, image_sizes = _canvas_and_image_sizes(masks, getattr(outputs, "pixel_mask", None))
     if per_pixel:
         canvas = (4 * masks.shape[-2], 4 * masks.shape[-1])
@@ -64,6 +73,14 @@ def image_predictions(outputs, target_sizes: Sequence[tuple[int, int]] | Tensor 
         ImagePrediction(None if c is None else c.float(), m.float(), canvas, image_size, output_size)
         for c, m, image_size, output_size in zip(classes, masks, image_sizes, output_sizes, strict=True)
     ]
+
+
+def _finite(logits: Tensor) -> Tensor:
+    """The logits, infinite ones as large ones, which weighted sums can take; `ValueError` for NaN."""
+    if logits.sum().isfinite():
+        return logits  # told fast; a sum can overflow too
+    _check_no_nan(logits)
+    return logits.float().clamp(-LARGEST_LOGIT, LARGEST_LOGIT)
 
 
 def _check_no_nan(logits: Tensor):

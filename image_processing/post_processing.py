@@ -1,12 +1,12 @@
 """From a network's outputs to semantic, panoptic and instance answers for one image (§3.4 of the paper).
 
 Pure functions that follow the official inference, and Mask2Former's score for instances, which the official code lacks.
-They work in blocks of rows: nothing of size (classes or queries, H, W) exists that is not the answer itself.
+They work in tiles, windows or blocks of rows: nothing of size (classes or queries, H, W) exists that is not the answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Literal
 
 import numpy as np
@@ -14,15 +14,31 @@ import torch
 from torch import Tensor
 
 from .image_prediction import ImagePrediction
+from .mask_windows import MaskWindow, mask_windows
 from .preprocessing import nearest_pixels
 from .row_blocks import resized_rows, row_blocks
+from .tiles import Tiles, highest_scores, tile_axes
 
 DETR_SMALLEST_AREA = 5  # pixels of a segment, in DETR's post-processing
 
 
 def semantic_segmentation(prediction: ImagePrediction, resize_masks_first: bool) -> Tensor:
     """The label of every pixel, int64 (H, W): the highest of the `semantic_scores`."""
-    return torch.cat([scores.argmax(0) for scores in _score_blocks(prediction, resize_masks_first)])  # (H, W)
+    if prediction.class_logits is None:
+        tiles = _tiles(prediction, prediction.mask_logits, lambda logits: logits)
+        return highest_scores(tiles, tiles.logits.new_ones(tiles.logits.shape[-1]))[0]
+    probabilities = prediction.class_logits.softmax(-1)[:, :-1].detach()  # (N, K)
+    return highest_scores(
+        _tiles(prediction, prediction.mask_logits, torch.sigmoid, not resize_masks_first), probabilities
+    )[0]
+
+
+def _tiles(p: ImagePrediction, masks: Tensor, activate: Callable, activate_on_canvas: bool = False) -> Tiles:
+    """The tiles of the answer over `masks` (N, h, w), which are activated at the output's size or on the canvas."""
+    on_canvas = activate_on_canvas and p.image_size != p.output_size
+    lines = zip(masks.shape[1:], p.canvas_size, p.image_size, p.output_size, strict=True)
+    rows, columns = (tile_axes(*line, on_canvas) for line in lines)
+    return Tiles(masks.detach().permute(1, 2, 0).contiguous(), rows, columns, p.output_size, activate)  # (h, w, N)
 
 
 def semantic_scores(prediction: ImagePrediction, resize_masks_first: bool) -> Tensor:
@@ -83,13 +99,9 @@ def panoptic_segmentation(
     if len(queries) == 0:
         return {"segmentation": _void(prediction), "segments_info": []}
 
-    winners, claimed = [], 0
-    for probability in _probability_blocks(prediction, queries):  # (n, R, W)
-        claimed = claimed + (probability >= mask_threshold).sum((1, 2))  # (n,)
-        winners.append(probability.mul_(scores[:, None, None]).argmax(0))  # (R, W)
-    winner = torch.cat(winners)  # (H, W)
+    tiles = _tiles(prediction, prediction.mask_logits[queries], torch.sigmoid)
+    winner, claimed = highest_scores(tiles, scores.detach(), mask_threshold)  # (H, W), (n,)
     won = torch.bincount(winner.flatten(), minlength=len(queries))  # (n,)
-
     areas = zip(won.tolist(), claimed.tolist(), strict=True)
     valid = [w > 0 and c > 0 and w / c >= overlap_mask_area_threshold for w, c in areas]
     segment_ids, segments = _number_segments(labels.tolist(), scores.tolist(), valid, label_ids_to_fuse)
@@ -193,19 +205,21 @@ def instance_segmentation(
     instances = _instances(prediction, threshold, mask_threshold, stuff_ids)
     queries = [query for query, _, _ in instances]
     infos = [{"label_id": label, "was_fused": False, "score": score} for _, label, score in instances]
+    windows = mask_windows(prediction, queries, mask_threshold)
     if form == "binary":
-        segmentation = _masks(prediction, queries, mask_threshold)  # (n, H, W)
+        segmentation = torch.zeros(len(queries), *prediction.output_size, dtype=torch.bool, device=prediction.device)
+        for mask, window in zip(segmentation, windows, strict=True):
+            window.of(mask).copy_(window.inside)
     elif form == "rle":
-        segmentation = [_coco_rle(_masks(prediction, [query], mask_threshold)[0]) for query in queries]
+        segmentation = [_coco_rle(window, prediction.output_size) for window in windows]
     else:
         segmentation, visible = _void(prediction), []
-        for query, info in zip(queries, infos, strict=True):
-            mask = _masks(prediction, [query], mask_threshold)[0]  # (H, W)
-            free = mask & (segmentation == 0)  # (H, W)
-            visible_area, area = int(free.sum()), int(mask.sum())
+        for window, info in zip(windows, infos, strict=True):
+            free = window.inside & (window.of(segmentation) == 0)  # (R, C)
+            visible_area, area = int(free.sum()), int(window.inside.sum())
             if visible_area > 0 and visible_area / area >= overlap_mask_area_threshold:
                 visible.append(info)
-                segmentation[free] = len(visible)
+                window.of(segmentation).masked_fill_(free, len(visible))
         infos = visible
     return {"segmentation": segmentation, "segments_info": [{"id": i, **info} for i, info in enumerate(infos, start=1)]}
 
@@ -218,38 +232,27 @@ def _instances(
     is_stuff = torch.isin(labels, torch.tensor(sorted(stuff_ids), dtype=labels.dtype, device=labels.device))
     # The mean mask probability is at most 1, so no query below the threshold can reach it.
     queries = torch.nonzero((probabilities > threshold) & ~is_stuff).flatten()  # (n,)
-    area, total = queries.new_zeros(len(queries)), probabilities.new_zeros(len(queries))
-    for mask in _probability_blocks(p, queries):  # (n, R, W)
-        inside = mask >= mask_threshold
-        area += inside.sum((1, 2))
-        total += (mask * inside).sum((1, 2))
-    scores = probabilities[queries] * total / area.clamp(min=1)  # (n,), 0 where the mask is empty
-    order = [i for i in scores.argsort(descending=True, stable=True).tolist() if scores[i] > threshold and area[i] > 0]
-    return [(int(queries[i]), int(labels[queries[i]]), float(scores[i])) for i in order]
-
-
-def _probability_blocks(p: ImagePrediction, queries: Tensor | list[int]) -> Iterator[Tensor]:
-    """The mask probabilities of `queries` at the output's size, in blocks of rows, (n, R, W) each."""
-    masks = p.mask_logits[queries]  # (n, h, w)
-    for rows in row_blocks(p.output_size[0], len(masks) * p.elements_per_row):
-        yield p.output_rows(masks, rows).sigmoid()  # (n, R, W)
-
-
-def _masks(p: ImagePrediction, queries: list[int], mask_threshold: float) -> Tensor:
-    """The binary masks of `queries` at the output's size, bool (n, H, W)."""
-    return torch.cat([mask >= mask_threshold for mask in _probability_blocks(p, queries)], dim=1)  # (n, H, W)
+    found = []
+    for query, window in zip(queries.tolist(), mask_windows(p, queries.tolist(), mask_threshold), strict=True):
+        area = int(window.inside.sum())
+        score = float(probabilities[query] * (window.probabilities * window.inside).sum() / max(area, 1))
+        if area > 0 and score > threshold:
+            found.append((query, int(labels[query]), score))
+    return sorted(found, key=lambda instance: -instance[2])
 
 
 def _void(p: ImagePrediction) -> Tensor:
     """A map of the output's size without any segment, int32 (H, W)."""
-    return torch.zeros(p.output_size, dtype=torch.int32, device=p.mask_logits.device)
+    return torch.zeros(p.output_size, dtype=torch.int32, device=p.device)
 
 
-def _coco_rle(mask: Tensor) -> dict:
-    """A bool mask (H, W) as `{"size": [H, W], "counts": str}`, as pycocotools encodes it."""
+def _coco_rle(window: MaskWindow, size: tuple[int, int]) -> dict:
+    """A mask of an answer of `size` (H, W) as `{"size": [H, W], "counts": str}`, as pycocotools encodes it."""
     try:
         from pycocotools import mask as coco
     except ImportError as error:
         raise ImportError("COCO annotations need pycocotools: pip install pycocotools") from error
-    rle = coco.encode(np.asfortranarray(mask.numpy(force=True).astype(np.uint8)))
+    mask = np.zeros(size, np.uint8, order="F")
+    mask[window.rows, window.columns] = window.inside.numpy(force=True)
+    rle = coco.encode(mask)
     return {"size": [int(edge) for edge in rle["size"]], "counts": rle["counts"].decode()}

@@ -27,7 +27,7 @@ def resized_rows(rows_of: Callable[[Tensor], Tensor], old_height: int, size: tup
 
     `rows_of(needed)` gives the rows `needed` (R',) of the picture, (C, R', w); R' is at most 2R.
     """
-    low, high, weight = _row_weights(old_height, size[0], rows)
+    low, high, weight = resizing_weights(old_height, size[0], rows)
     needed, position = torch.unique(torch.cat([low, high]), return_inverse=True)
     picture = rows_of(needed)  # (C, R', w)
     low, high = position.to(picture.device).chunk(2)
@@ -38,8 +38,22 @@ def resized_rows(rows_of: Callable[[Tensor], Tensor], old_height: int, size: tup
     return F.interpolate(picture, size=size[1], mode="linear", align_corners=False)  # (C, R, W)
 
 
-def _row_weights(old: int, new: int, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The two old rows that each of the new `rows` lies between, and the weight of the second."""
-    position = ((rows.float() + 0.5) * torch.tensor(old / new, dtype=torch.float32) - 0.5).clamp(min=0)
+def resizing_weights(old: int, new: int, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The two positions of `old` that each of `points` in 0 to `new` lies between, and the weight of the second."""
+    position = ((points.float() + 0.5) * torch.tensor(old / new, dtype=torch.float32) - 0.5).clamp(min=0)
     low = position.long().clamp(max=old - 1)
     return low, (low + 1).clamp(max=old - 1), (position - low).clamp(0, 1)
+
+
+def composed_weights(points: Tensor, steps: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+    """What `points` (...) of a line that was resized by each of `steps` (old, new) in turn take from the first line.
+
+    Positions (..., taps), rising, and their weights. Between two steps the line may be cut at its end.
+    """
+    index, weight = points.unsqueeze(-1), torch.ones(*points.shape, 1)  # (..., 1)
+    for old, new in reversed(steps):
+        if old != new:
+            low, high, share = resizing_weights(old, new, index)
+            index = torch.stack([low, high], dim=-1).flatten(-2)  # (..., 2 x taps)
+            weight = torch.stack([weight * (1 - share), weight * share], dim=-1).flatten(-2)  # (..., 2 x taps)
+    return index, weight

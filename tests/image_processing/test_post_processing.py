@@ -10,13 +10,18 @@ import torch
 import torch.nn.functional as F
 from pycocotools import mask as coco
 
-from maskformer.image_processing import row_blocks
+from maskformer.image_processing import row_blocks, tiles
 from maskformer.image_processing.image_prediction import ImagePrediction, image_predictions
 from maskformer.image_processing.image_processing_maskformer import (
     MaskFormerUniversalImageProcessor,
     PerPixelBaselineImageProcessor,
 )
-from maskformer.image_processing.post_processing import semantic_scores, semantic_segmentation
+from maskformer.image_processing.post_processing import (
+    instance_segmentation,
+    panoptic_segmentation,
+    semantic_scores,
+    semantic_segmentation,
+)
 from query_outputs import (
     BIG,
     CASES,
@@ -81,14 +86,77 @@ def test_panoptic_answer_is_the_official_one(case):
 @pytest.mark.parametrize("per_pixel", [True, False])
 def test_blocks_of_rows_equal_the_whole(monkeypatch, output_size, first, per_pixel):
     monkeypatch.setattr(row_blocks, "BLOCK_ELEMENTS", 4000)
+    monkeypatch.setattr(tiles, "BLOCK_ELEMENTS", 4000)
     classes, masks = query_logits(3, 12, 7, (16, 20))
     p = ImagePrediction(None if per_pixel else classes, masks, (63, 78), (60, 75), output_size)
     torch.testing.assert_close(semantic_scores(p, first), plain_scores(p, first), rtol=1e-5, atol=1e-5)
     assert torch.equal(semantic_segmentation(p, first), semantic_scores(p, first).argmax(0))
 
 
+def enlarged(p: ImagePrediction) -> torch.Tensor:
+    """All masks as probabilities at the output's size."""
+    on_canvas = bilinear(p.mask_logits, p.canvas_size)[:, : p.image_size[0], : p.image_size[1]]
+    return bilinear(on_canvas, p.output_size).sigmoid()  # (N, H, W)
+
+
+@pytest.mark.parametrize("output_size", [(60, 75), (133, 180), (31, 40), (7, 200), (1, 1)])
+@pytest.mark.parametrize("seed", range(3))
+def test_panoptic_answers_equal_those_of_whole_masks(output_size, seed):
+    classes, masks = query_logits(seed, 25, 6, (16, 20))
+    p = ImagePrediction(classes, masks, (63, 78), (60, 75), output_size)
+    scores, labels = classes.softmax(-1).max(-1)
+    kept = (labels != 6) & (scores > 0.4)
+    probabilities = enlarged(p)[kept]
+    winner = (probabilities * scores[kept, None, None]).argmax(0)
+    expected, number = torch.zeros(output_size, dtype=torch.int32), 0
+    for query in range(int(kept.sum())):
+        won, claimed = (winner == query).sum(), (probabilities[query] >= 0.6).sum()
+        if won > 0 and claimed > 0 and won / claimed >= 0.7:
+            number += 1
+            expected[winner == query] = number
+    answer = panoptic_segmentation(p, 0.4, 0.6, 0.7, set())
+    assert torch.equal(answer["segmentation"], expected)
+    assert len(answer["segments_info"]) == number and (number > 1 or min(output_size) < 10)
+
+
+@pytest.mark.parametrize("output_size", [(60, 75), (133, 180), (31, 40), (7, 200), (1, 1)])
+@pytest.mark.parametrize("seed", range(3))
+def test_instance_answers_equal_those_of_whole_masks(output_size, seed):
+    classes, masks = query_logits(seed, 25, 6, (16, 20))
+    p = ImagePrediction(classes, masks, (63, 78), (60, 75), output_size)
+    probabilities = enlarged(p)
+    inside = probabilities >= 0.6
+    mean = (probabilities * inside).sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)
+    likeliest, labels = classes.softmax(-1)[:, :-1].max(-1)
+    scores = likeliest * mean
+    order = [query for query in scores.argsort(descending=True).tolist() if scores[query] > 0.3]
+    answer = instance_segmentation(p, 0.3, 0.6, 0.0, form="binary")
+    assert torch.equal(answer["segmentation"], inside[order])
+    assert [info["label_id"] for info in answer["segments_info"]] == labels[order].tolist()
+    np.testing.assert_allclose([info["score"] for info in answer["segments_info"]], scores[order], rtol=1e-5)
+
+
+def test_infinite_logits_are_as_sure_as_can_be():
+    classes, masks = query_logits(6, 5, 4, (8, 12))
+    classes[:, :] = -9.0
+    classes[0, 1] = classes[1, 2] = 9.0
+    masks[:] = -torch.inf
+    masks[0, :, :6] = torch.inf
+    masks[1, :, 6:] = torch.inf
+    processor = MaskFormerUniversalImageProcessor()
+    outputs = outputs_of(classes, masks)
+    for first in (True, False):
+        answer = processor.post_process_semantic_segmentation(outputs, resize_masks_first=first)[0]
+        assert (answer[:, :22] == 1).all() and (answer[:, 26:] == 2).all()
+    answer = processor.post_process_panoptic_segmentation(outputs)[0]
+    assert [info["label_id"] for info in answer["segments_info"]] == [1, 2]
+    answer = processor.post_process_instance_segmentation(outputs, return_binary_maps=True)[0]
+    assert answer["segmentation"][:, :, 0].all(1).tolist() == [True, False]
+
+
 def test_nothing_of_classes_or_queries_times_the_picture_is_made(monkeypatch):
     monkeypatch.setattr(row_blocks, "BLOCK_ELEMENTS", 2**16)
+    monkeypatch.setattr(tiles, "BLOCK_ELEMENTS", 2**16)
     classes, masks = query_logits(4, 12, 20, (24, 32))
     outputs = outputs_of(classes, masks, pixel_mask((96, 128), (96, 120)))
     processor = MaskFormerUniversalImageProcessor()
@@ -97,7 +165,7 @@ def test_nothing_of_classes_or_queries_times_the_picture_is_made(monkeypatch):
             processor.post_process_semantic_segmentation(outputs, [(300, 375)], resize_masks_first=first)
         processor.post_process_panoptic_segmentation(outputs, threshold=0.0, target_sizes=[(300, 375)])
         processor.post_process_instance_segmentation(outputs, threshold=0.0, target_sizes=[(300, 375)])
-    assert made.elements <= 300 * 375
+    assert made.elements <= 300 * 378  # the map, up to whole tiles
 
 
 def test_per_pixel_logits_are_enlarged_by_four_and_cut():

@@ -1,0 +1,200 @@
+"""The highest score at every pixel of an answer, found by tiles.
+
+Enlarged masks are smooth: over most tiles of a few pixels one label, or one query, is ahead of all others wherever the
+pixel lies. A pixel is a weighted mean of the logits around it, so the lowest and the highest of these bound it, and
+with them every score of the tile. Only tiles that the bounds leave open are computed pixel by pixel. The answer is that
+of the whole computation, to float rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .row_blocks import composed_weights
+
+TILE = 6  # pixels of a tile's side
+BLOCK_ELEMENTS = 2**20  # elements of a block's largest tensor: 4 MB in float32, which caches hold
+
+
+@dataclass(frozen=True)
+class TileAxis:
+    """One axis of a grid of t tiles: what P points of every tile take from a line of values.
+
+    Point p of tile i is the sum over j of `weights[i, p, j]` x line[`index[i, j]`]; they are (t, P, w) and (t, w).
+    """
+
+    index: Tensor
+    weights: Tensor
+
+    def to(self, device: torch.device) -> TileAxis:
+        return TileAxis(self.index.to(device), self.weights.to(device))
+
+
+def tile_axis(points: Tensor, steps: Sequence[tuple[int, int]]) -> TileAxis:
+    """The axis whose tiles have `points` (t, P) of a line that was resized by each of `steps` (old, new) in turn."""
+    index, weight = composed_weights(points, steps)  # (t, P, taps)
+    tiles, count = points.shape
+    taps, order = index.flatten(1).sort(dim=1)  # (t, P x taps)
+    rank = F.pad((taps.diff(dim=1) > 0).long(), (1, 0)).cumsum(1)  # of every tap among the tile's distinct ones
+    position = torch.empty_like(rank).scatter_(1, order, rank).view_as(index)  # (t, P, taps)
+    width = int(rank.max()) + 1
+    distinct = taps[:, :1].repeat(1, width).scatter_(1, rank, taps)  # (t, w), filled up with the first
+    weights = torch.zeros(tiles, count, width).scatter_add_(2, position, weight)  # (t, P, w)
+    return TileAxis(distinct, weights)
+
+
+@lru_cache(maxsize=16)  # images of one size come in rows
+def tile_axes(old: int, canvas: int, image: int, output: int, activate_on_canvas: bool) -> tuple[TileAxis, ...]:
+    """The axis of the points where masks become probabilities, and, if these are not the pixels, that of the pixels.
+
+    A line of `old` values is resized to `canvas`, cut to `image` and resized to `output`.
+    """
+    tiles = -(-output // TILE)
+    pixels = torch.arange(tiles * TILE).clamp(max=output - 1).view(tiles, TILE)  # the last repeats beyond the end
+    if not activate_on_canvas:
+        return (tile_axis(pixels, [(old, canvas), (image, output)]),)
+    of_pixels = tile_axis(pixels, [(image, output)])
+    return tile_axis(of_pixels.index, [(old, canvas)]), of_pixels
+
+
+class Tiles:
+    """The tiles of an answer of `size` (H, W), over the `logits` (h, w, N) of masks or of labels.
+
+    `rows` and `columns` are `tile_axes`. `activate` makes scores of logits, and never changes their order.
+    """
+
+    def __init__(self, logits: Tensor, rows: tuple, columns: tuple, size: tuple[int, int], activate: Callable):
+        self.logits, self.size, self.activate = logits, size, activate
+        self.points, *self.pixels = (
+            (down.to(logits.device), across.to(logits.device)) for down, across in zip(rows, columns, strict=True)
+        )
+        self.shape = tuple(len(axis.index) for axis in self.points)  # rows and columns of tiles
+
+    def elements(self, channels: int) -> int:
+        """Of the largest tensor that a tile's `scores` and `of_pixels` need, for so many of N or K."""
+        found = 0
+        for down, across in (self.points, *self.pixels):
+            points, window = (down.weights.shape[axis] * across.weights.shape[axis] for axis in (1, 2))
+            found = max(found, points * window, points * channels, window * channels)
+        return found
+
+    def bounds(self, values: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        """The lowest and highest of `values` (h, w, N) near each tile of the grid's `rows`, (tiles, N) each."""
+        down, across = self.points
+        low, high = extremes(values, values, down.index[rows], 0)  # (R, w, N)
+        low, high = extremes(low, high, across.index, 1)  # (R, columns, N)
+        return low.flatten(0, 1), high.flatten(0, 1)
+
+    def scores(self, row: Tensor, column: Tensor) -> Tensor:
+        """The scores (U, P, N) at the points of the tiles in `row` and `column` (U,) of the grid."""
+        down, across = self.points
+        near = down.index[row][:, :, None] * self.logits.shape[1] + across.index[column][:, None]  # (U, w, w')
+        near = self.logits.flatten(0, 1)[near.flatten(1)]  # (U, w x w', N)
+        return self.activate(point_weights(down, across, row, column) @ near)  # (U, P, N)
+
+    def of_pixels(self, scores: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        """The scores (U, TILE x TILE, K) of the pixels of tiles, of those at their points (U, P, K)."""
+        return point_weights(*self.pixels[0], row, column) @ scores if self.pixels else scores
+
+    def inside(self, axis: int) -> Tensor:
+        """Which pixels of every tile along `axis` lie in the answer, bool (t, TILE)."""
+        pixels = torch.arange(self.shape[axis] * TILE, device=self.logits.device) < self.size[axis]
+        return pixels.view(-1, TILE)
+
+
+def point_weights(rows: TileAxis, columns: TileAxis, row: Tensor, column: Tensor) -> Tensor:
+    """What the points of tiles in `row` and `column` (U,) take from their windows, (U, points, window)."""
+    down, across = rows.weights[row], columns.weights[column]  # (U, P, w), (U, P', w')
+    weights = down[:, :, None, :, None] * across[:, None, :, None, :]  # (U, P, P', w, w')
+    return weights.flatten(3).flatten(1, 2)  # (U, P x P', w x w')
+
+
+def extremes(low: Tensor, high: Tensor, index: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """The lowest of `low` and the highest of `high` at places `index` (t, w) along `dim`, which becomes t long."""
+    lowest, highest = None, None
+    for place in index.T:
+        below = low.index_select(dim, place)
+        above = below if high is low else high.index_select(dim, place)
+        lowest = below if lowest is None else torch.minimum(lowest, below)
+        highest = above if highest is None else torch.maximum(highest, above)
+    return lowest, highest
+
+
+def highest_scores(tiles: Tiles, weights: Tensor, mask_threshold: float | None = None) -> tuple[Tensor, Tensor | None]:
+    """The position of the highest weighted score of every pixel, int64 (H, W), and how many pixels queries claim.
+
+    Scores (..., N) are weighted one by one, by `weights` (N,), or summed up to K, by (N, K); no weight is negative.
+    The second is the number of pixels where each score is at least `mask_threshold`, int64 (N,), or None without one.
+    It needs weights one by one, and points that are pixels.
+    """
+    leader, is_open, rivals, claimed = by_bounds(tiles, weights, mask_threshold)
+    answer = leader[:, None, :, None].repeat(1, TILE, 1, TILE)  # (t, TILE, t', TILE)
+    row, column = torch.nonzero(is_open, as_tuple=True)  # (U,)
+    if weights.dim() == 2:
+        weights = weights[:, rivals]  # (N, K'): what is highest in no open tile needs no sums
+    for chunk in blocks(len(row), tiles.elements(max(weights.shape))):
+        place = row[chunk], column[chunk]
+        scores = tiles.scores(*place)  # (U, P, N)
+        winner = tiles.of_pixels(weighted(scores, weights), *place).argmax(-1)  # (U, TILE x TILE)
+        answer[place[0], :, place[1], :] = (rivals[winner] if weights.dim() == 2 else winner).view(-1, TILE, TILE)
+        if mask_threshold is not None:
+            inside = tiles.inside(0)[place[0]][:, :, None] & tiles.inside(1)[place[1]][:, None]  # (U, TILE, TILE)
+            claimed = claimed + count(inside.flatten(), (scores >= mask_threshold).flatten(0, 1))  # (N,)
+    answer = answer.view(tiles.shape[0] * TILE, -1)[: tiles.size[0], : tiles.size[1]]  # (H, W)
+    return answer.contiguous(), claimed
+
+
+def by_bounds(
+    tiles: Tiles, weights: Tensor, mask_threshold: float | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """What bounds say: the leader of each tile and whether the tile is open, both of the grid's shape; what may be
+    highest in an open tile, (K',); and what the other tiles add to the claims of `highest_scores`.
+    """
+    values = tiles.activate(tiles.logits)  # (h, w, N)
+    pixels = torch.outer(*(tiles.inside(axis).sum(1) for axis in (0, 1)))  # of every tile
+    leaders, is_open, claimed = [], [], None if mask_threshold is None else 0
+    is_rival = torch.zeros(weights.shape[-1], dtype=torch.bool, device=weights.device)  # (K,)
+    for rows in blocks(tiles.shape[0], tiles.shape[1] * max(weights.shape)):
+        low, high = tiles.bounds(values, rows)  # (tiles, N)
+        bound = weighted(high, weights)  # (tiles, K)
+        leader = bound.argmax(-1)  # (tiles,)
+        least = of_one(low, weights, leader)  # (tiles,): what the leader's score is at least
+        rivals = bound >= least[:, None]  # (tiles, K), with the leader
+        undecided = rivals.sum(1) > 1
+        if mask_threshold is not None:
+            claims = low >= mask_threshold  # (tiles, N)
+            undecided |= ((high >= mask_threshold) != claims).any(1)
+            claimed = claimed + count(pixels[rows].flatten() * ~undecided, claims)  # (N,)
+        is_rival |= rivals[undecided].any(0)
+        leaders.append(leader.view(-1, tiles.shape[1]))
+        is_open.append(undecided.view(-1, tiles.shape[1]))
+    return torch.cat(leaders), torch.cat(is_open), torch.nonzero(is_rival).flatten(), claimed
+
+
+def weighted(scores: Tensor, weights: Tensor) -> Tensor:
+    """`scores` (..., N) times `weights` (N,), or summed up by `weights` (N, K)."""
+    return scores * weights if weights.dim() == 1 else scores @ weights
+
+
+def of_one(scores: Tensor, weights: Tensor, index: Tensor) -> Tensor:
+    """The weighted scores of (M, N) at one `index` (M,) each, (M,)."""
+    if weights.dim() == 1:
+        return scores.gather(1, index[:, None])[:, 0] * weights[index]
+    return (scores * weights.T[index]).sum(1)
+
+
+def count(pixels: Tensor, claims: Tensor) -> Tensor:
+    """The sum of `pixels` (M,) where `claims` (M, N) are true, int64 (N,); below 2**24 it is exact in float32."""
+    return (pixels.float() @ claims.float()).long()
+
+
+def blocks(length: int, elements: int) -> list[slice]:
+    """0 to `length` in slices, whose parts of `elements` each stay within a block (one part at least)."""
+    step = max(1, BLOCK_ELEMENTS // max(1, elements))
+    return [slice(first, first + step) for first in range(0, length, step)]
