@@ -77,6 +77,7 @@ class DataArguments:
         scene_size: their sides in pixels.
         ignore_index: value of void pixels in label files, and in the labels of a per-pixel model.
         reduce_labels: the label files count from 1 and 0 is void, for `semantic_folder` and `hub`.
+        fit_image_size: let the sizes of training and test shrink to that of the training images.
         shortest_edges: sizes in pixels that the shortest edge of a training image is resized to, one at random.
         longest_edge: bound of the longest edge after that.
         crop_size: height and width of a random crop; smaller images are padded to it.
@@ -113,6 +114,7 @@ class DataArguments:
     scene_size: int = 128
     ignore_index: int | None = 255
     reduce_labels: bool = False
+    fit_image_size: bool = False
     shortest_edges: list[int] = field(default_factory=list)
     longest_edge: int = 4096
     crop_size: list[int] | None = None

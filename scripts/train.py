@@ -23,6 +23,7 @@ from maskformer.data.sources import load_source
 from maskformer.evaluation.scores import in_one_line
 from maskformer.recipes import load_recipe
 from maskformer.recipes.command_line import parse_overrides, recipe_parser
+from maskformer.recipes.image_size import fit_image_size
 from maskformer.training.batch_pictures import draw_batches
 from maskformer.training.checkpoint import load_state, recover
 from maskformer.training.initial_model import initial_model, resumed_model
@@ -172,6 +173,9 @@ def main() -> None:
         images_a_batch(recipe.training, accelerator.num_processes)
         source, validation = (load_source(recipe.data, split) for split in ("train", "validation"))
         check_same_labels(source.labels, validation.labels, "the training data", "the validation data")
+        recipe, size_of_images = fit_image_size(recipe, source)
+        if size_of_images:
+            accelerator.print(size_of_images)
         examples = TrainingExamples(source, recipe.build_augmentation(), recipe.training.seed, arguments.on_bad_sample)
         state = load_state(arguments.checkpoint) if arguments.checkpoint else None
         if state:

@@ -39,7 +39,10 @@ def batch_of(recipe):
 )
 def test_a_folder_is_all_that_a_fine_tuning_recipe_needs(tmp_path, name, write, labels):
     recipe = load_recipe(name).override({"train_path": str(write(tmp_path / "train"))})
-    assert recipe.labels is None and recipe.model == {"pre_norm": True}  # the rest of an `initial_model` stays
+    assert recipe.labels is None and recipe.model == {
+        "pre_norm": True,
+        "decoder_stride": 8,
+    }  # the rest of an `initial_model` stays
     batch, found = batch_of(recipe)
     assert found.names == labels and recipe.build_config(found).num_labels == len(labels)
     height, width = recipe.data.crop_size

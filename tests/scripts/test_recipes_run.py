@@ -13,6 +13,7 @@ from scipy.io import savemat
 from ade20k_trees import blocks, write_ade20k, write_ade20k_full_prepared, write_mapillary_vistas
 from cityscapes_trees import write_cityscapes
 from coco_trees import box, write_coco_instances, write_coco_panoptic, write_image
+from folders import write_panoptic_folder, write_semantic_folder
 from maskformer import list_recipes, load_recipe
 from script_runs import run
 
@@ -73,6 +74,19 @@ def test_a_recipe_passes_a_dry_run(name, trees, tmp_path, capsys):
     text = capsys.readouterr().out
     assert f"recipe          {name}" in text and "two steps       losses" in text and "nan" not in text
     assert f"{recipe.training.max_steps:,} steps" in text and not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in list_recipes() if not load_recipe(name).labels])
+def test_a_recipe_for_ones_own_images_passes_a_dry_run(name, tmp_path, capsys):
+    write = write_semantic_folder if load_recipe(name).data.source == "semantic_folder" else write_panoptic_folder
+    words = ["--backbone_weights", "null", "--batch_size", "2", "--dataloader_workers", "0"]
+    if name.partition("/")[0] != "shapes":
+        words += ["--train_path", write(tmp_path / "train"), "--validation_path", write(tmp_path / "val")]
+    run("train", "--recipe", name, *words, "--output_dir", tmp_path / "run", "--dry_run")
+    text = capsys.readouterr().out
+    assert f"recipe          {name}" in text and "two steps       losses" in text and "nan" not in text
+    assert ("pixels high or wide, so that is the size of the test" in text) == name.startswith("finetune/")
 
 
 @pytest.mark.slow
