@@ -37,11 +37,23 @@ def transformers_pair(ours: Pair, device: str = "cpu") -> Pair:
 
     Raises `ValueError` where transformers has no such model (R101c, the transformer encoder).
     """
-    config = config_to_transformers(ours.model.config)
-    model = MaskFormerForInstanceSegmentation(config)
-    model.load_state_dict(to_transformers(ours.model.state_dict(), ours.model.config))
+    model = transformers_model(ours.model)
     processor = ours.processor
     theirs = MaskFormerImageProcessor(
         size=dict(processor.size), image_mean=list(processor.image_mean), image_std=list(processor.image_std)
     )
     return Pair(model.to(device).eval(), theirs)
+
+
+def transformers_model(
+    ours: MaskFormerForUniversalSegmentation, training: bool = False
+) -> MaskFormerForInstanceSegmentation:
+    """transformers' model with the weights of `ours`; `ValueError` where it has none.
+
+    For `training` with the losses of all layers, which needs `output_hidden_states=True` whenever it is called.
+    """
+    config = config_to_transformers(ours.config)
+    config.use_auxiliary_loss = training and ours.config.deep_supervision
+    model = MaskFormerForInstanceSegmentation(config)
+    model.load_state_dict(to_transformers(ours.state_dict(), ours.config))
+    return model

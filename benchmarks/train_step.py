@@ -24,12 +24,14 @@ from torch.nn import functional as F
 
 from maskformer import MaskFormerForUniversalSegmentation, MaskFormerUniversalConfig
 from maskformer.benchmarks.memory import peak_memory
+from maskformer.benchmarks.peers import transformers_model
 
 LOSSES = {
     "none": "the sum of all outputs",
     "plain": "the official formulas, everything kept",
     "lean": "this package's, at full resolution",
     "points": "this package's, at sampled points",
+    "transformers": "transformers' own model and loss, with the same weights",
 }
 NUM_POINTS = 12544  # as Mask2Former trains
 
@@ -80,6 +82,8 @@ def measure_step(step: Step, repeats: int = 2) -> StepCost:
     model = MaskFormerForUniversalSegmentation(config).to(step.device).train()
     if step.checkpointing:
         model.activation_checkpointing_enable()
+    if step.loss == "transformers":
+        model = transformers_model(model, training=True).to(step.device).train()
     batch = make_batch(step, config.num_labels)
 
     def run() -> float:
@@ -116,6 +120,9 @@ def training_loss(model: MaskFormerForUniversalSegmentation, batch: dict, name: 
     """The loss of LOSSES that `name` says."""
     if name in ("lean", "points"):
         return model(**batch).loss
+    if name == "transformers":
+        masks = [masks.float() for masks in batch["mask_labels"]]
+        return model(**batch | {"mask_labels": masks}, output_hidden_states=True).loss
     outputs = model(batch["pixel_values"])
     layers = [(outputs.class_queries_logits, outputs.masks_queries_logits)]
     layers += [(aux["class_queries_logits"], aux["masks_queries_logits"]) for aux in outputs.auxiliary_logits]

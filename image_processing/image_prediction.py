@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .row_blocks import resized_rows
 
-LARGEST_LOGIT = 1e30
+LARGEST_LOGIT = {False: 1e4, True: 1e30}  # of masks, whose probabilities are 0 and 1 long before, and of labels
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def image_predictions(outputs, target_sizes: Sequence[tuple[int, int]] | Tensor 
     per_pixel = getattr(outputs, "logits", None) is not None
     masks = outputs.logits if per_pixel else outputs.masks_queries_logits
     classes = [None] * len(masks) if per_pixel else outputs.class_queries_logits
-    masks = _finite(masks)
+    masks = _finite(masks, LARGEST_LOGIT[per_pixel])
     if not per_pixel:
         _check_no_nan(classes)
     canvas, image_sizes = _canvas_and_image_sizes(masks, getattr(outputs, "pixel_mask", None))
@@ -75,12 +75,12 @@ def image_predictions(outputs, target_sizes: Sequence[tuple[int, int]] | Tensor 
     ]
 
 
-def _finite(logits: Tensor) -> Tensor:
-    """The logits, infinite ones as large ones, which weighted sums can take; `ValueError` for NaN."""
+def _finite(logits: Tensor, largest: float) -> Tensor:
+    """The logits, infinite ones as `largest`, which weighted sums can take; `ValueError` for NaN."""
     if logits.sum().isfinite():
         return logits  # told fast; a sum can overflow too
     _check_no_nan(logits)
-    return logits.float().clamp(-LARGEST_LOGIT, LARGEST_LOGIT)
+    return logits.float().clamp(-largest, largest)
 
 
 def _check_no_nan(logits: Tensor):

@@ -30,24 +30,42 @@ def mask_windows(p: ImagePrediction, queries: Sequence[int], mask_threshold: flo
     """A window for each of `queries` at the output's size; inside is where the probability reaches `mask_threshold`."""
     masks = p.mask_logits[list(queries)].detach()  # (n, h, w)
     lines = zip(masks.shape[1:], p.canvas_size, p.image_size, p.output_size, strict=True)
-    down, across = (resizing_matrix(*line).to(masks.device) for line in lines)  # (H, h) and (W, w)
+    down, across = (Resizing.of(*line, masks.device) for line in lines)
     reaches = masks.sigmoid() >= mask_threshold  # (n, h, w); a pixel lies between the values it is a mean of
-    rows, columns = reached(reaches.any(2), down), reached(reaches.any(1), across)
-    for mask, (top, bottom), (left, right) in zip(masks, rows, columns, strict=True):
-        probabilities = (down[top:bottom] @ mask @ across[left:right].T).sigmoid_()  # (R, C)
-        yield MaskWindow(slice(top, bottom), slice(left, right), probabilities, probabilities >= mask_threshold)
+    rows, columns = down.reached(reaches.any(2)), across.reached(reaches.any(1))
+    for mask, row, column in zip(masks, rows, columns, strict=True):
+        (from_rows, weights), (from_columns, others) = down.part(row), across.part(column)
+        logits = torch.linalg.multi_dot([weights, mask[from_rows, from_columns], others.T])  # (R, C), cheaper way first
+        probabilities = logits.sigmoid_()
+        yield MaskWindow(row, column, probabilities, probabilities >= mask_threshold)
 
 
-def resizing_matrix(old: int, canvas: int, image: int, output: int) -> Tensor:
-    """What each of `output` places takes from a line of `old` that is resized to `canvas`, cut to `image` and resized
-    to `output`, (output, old): few of them are not 0, but a product with small matrices is faster than many steps."""
-    index, weights = composed_weights(torch.arange(output), [(old, canvas), (image, output)])  # (output, taps)
-    return torch.zeros(output, old).scatter_add_(1, index, weights)
+@dataclass(frozen=True)
+class Resizing:
+    """What places of a line take from the line it was resized from, `matrix` (output, old): few of them are not 0, but
+    a product with small matrices is faster than many steps. Place i takes from `first[i]` to before `end[i]`."""
 
+    matrix: Tensor
+    first: Tensor
+    end: Tensor
 
-def reached(values: Tensor, matrix: Tensor) -> list[list[int]]:
-    """First and end of the places that take from true `values` (n, old), by a `resizing_matrix` (output, old)."""
-    takes = values.float() @ (matrix > 0).float().T > 0  # (n, output)
-    first = takes.int().argmax(1)  # (n,)
-    end = takes.shape[1] - takes.flip(1).int().argmax(1)  # (n,)
-    return (torch.stack([first, end], dim=1) * takes.any(1, keepdim=True)).tolist()  # nothing where none is true
+    @classmethod
+    def of(cls, old: int, canvas: int, image: int, output: int, device: torch.device) -> Resizing:
+        """A line of `old` that is resized to `canvas`, cut to `image` and resized to `output`."""
+        index, weights = composed_weights(torch.arange(output), [(old, canvas), (image, output)])  # (output, taps)
+        matrix = torch.zeros(output, old, dtype=torch.float32).scatter_add_(1, index, weights)
+        return cls(matrix.to(device), index.amin(1), index.amax(1) + 1)
+
+    def part(self, places: slice) -> tuple[slice, Tensor]:
+        """Where `places` take from, and what, (places, taken)."""
+        if places.start == places.stop:
+            return slice(0, 1), self.matrix[places, :1]
+        taken = slice(int(self.first[places.start]), int(self.end[places.stop - 1]))
+        return taken, self.matrix[places, taken]
+
+    def reached(self, values: Tensor) -> list[slice]:
+        """The places that take from true `values` (n, old), from the first to the last; none where none is true."""
+        takes = values.float() @ (self.matrix > 0).float().T > 0  # (n, output)
+        first = takes.int().argmax(1)  # (n,)
+        end = takes.shape[1] - takes.flip(1).int().argmax(1)  # (n,)
+        return [slice(*pair) for pair in (torch.stack([first, end], 1) * takes.any(1, keepdim=True)).tolist()]

@@ -16,12 +16,13 @@ from torch import Tensor
 from .image_prediction import ImagePrediction
 from .mask_windows import MaskWindow, mask_windows
 from .preprocessing import nearest_pixels
-from .row_blocks import resized_rows, row_blocks
+from .row_blocks import resized_rows, row_blocks, without_autocast
 from .tiles import Tiles, highest_scores, tile_axes
 
 DETR_SMALLEST_AREA = 5  # pixels of a segment, in DETR's post-processing
 
 
+@without_autocast
 def semantic_segmentation(prediction: ImagePrediction, resize_masks_first: bool) -> Tensor:
     """The label of every pixel, int64 (H, W): the highest of the `semantic_scores`."""
     if prediction.class_logits is None:
@@ -41,6 +42,7 @@ def _tiles(p: ImagePrediction, masks: Tensor, activate: Callable, activate_on_ca
     return Tiles(masks.detach().permute(1, 2, 0).contiguous(), rows, columns, p.output_size, activate)  # (h, w, N)
 
 
+@without_autocast
 def semantic_scores(prediction: ImagePrediction, resize_masks_first: bool) -> Tensor:
     """The score of every label at every pixel, (K, H, W): the sum over queries of p(label) x mask probability.
 
@@ -62,6 +64,7 @@ def elements_per_score_row(p: ImagePrediction) -> int:
     return channels * p.elements_per_row
 
 
+@without_autocast
 def score_rows(p: ImagePrediction, rows: Tensor, resize_masks_first: bool) -> Tensor:
     """Rows `rows` (R,) of the `semantic_scores`, (K, R, W)."""
     if resize_masks_first:
@@ -79,6 +82,7 @@ def _combine(p: ImagePrediction, mask_logits: Tensor) -> Tensor:
     return torch.einsum("nk,nrw->krw", probabilities, mask_logits.sigmoid())  # (K, R, W)
 
 
+@without_autocast
 def panoptic_segmentation(
     prediction: ImagePrediction,
     threshold: float,
@@ -183,6 +187,7 @@ def _highest_masks(p: ImagePrediction, queries: Tensor) -> Tensor:
     return winner[position.to(winner.device)[:, None], columns.to(winner.device)]  # (H, W)
 
 
+@without_autocast
 def instance_segmentation(
     prediction: ImagePrediction,
     threshold: float,

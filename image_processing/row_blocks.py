@@ -8,6 +8,7 @@ so the blocks together equal its answer to float rounding.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -15,6 +16,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 BLOCK_ELEMENTS = 2**22  # elements of a block's largest tensor: 16 MB in float32
+
+
+def without_autocast(function: Callable) -> Callable:
+    """Keeps `function(prediction, ...)` out of autocast, which would round its products: they stand for resizing."""
+
+    @functools.wraps(function)
+    def exact(prediction, *args, **kwargs):
+        with torch.autocast(prediction.device.type, enabled=False):
+            return function(prediction, *args, **kwargs)
+
+    return exact
 
 
 def row_blocks(height: int, elements_per_row: int) -> Sequence[Tensor]:
@@ -50,7 +62,7 @@ def composed_weights(points: Tensor, steps: Sequence[tuple[int, int]]) -> tuple[
 
     Positions (..., taps), rising, and their weights. Between two steps the line may be cut at its end.
     """
-    index, weight = points.unsqueeze(-1), torch.ones(*points.shape, 1)  # (..., 1)
+    index, weight = points.unsqueeze(-1), torch.ones(*points.shape, 1, dtype=torch.float32)  # (..., 1)
     for old, new in reversed(steps):
         if old != new:
             low, high, share = resizing_weights(old, new, index)

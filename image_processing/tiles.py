@@ -45,11 +45,11 @@ def tile_axis(points: Tensor, steps: Sequence[tuple[int, int]]) -> TileAxis:
     position = torch.empty_like(rank).scatter_(1, order, rank).view_as(index)  # (t, P, taps)
     width = int(rank.max()) + 1
     distinct = taps[:, :1].repeat(1, width).scatter_(1, rank, taps)  # (t, w), filled up with the first
-    weights = torch.zeros(tiles, count, width).scatter_add_(2, position, weight)  # (t, P, w)
+    weights = torch.zeros(tiles, count, width, dtype=torch.float32).scatter_add_(2, position, weight)  # (t, P, w)
     return TileAxis(distinct, weights)
 
 
-@lru_cache(maxsize=16)  # images of one size come in rows
+@lru_cache(maxsize=32)  # two for every size of images, which often come in rows
 def tile_axes(old: int, canvas: int, image: int, output: int, activate_on_canvas: bool) -> tuple[TileAxis, ...]:
     """The axis of the points where masks become probabilities, and, if these are not the pixels, that of the pixels.
 
@@ -190,8 +190,8 @@ def of_one(scores: Tensor, weights: Tensor, index: Tensor) -> Tensor:
 
 
 def count(pixels: Tensor, claims: Tensor) -> Tensor:
-    """The sum of `pixels` (M,) where `claims` (M, N) are true, int64 (N,); below 2**24 it is exact in float32."""
-    return (pixels.float() @ claims.float()).long()
+    """The sum of `pixels` (M,) where `claims` (M, N) are true, int64 (N,)."""
+    return (pixels.double() @ claims.double()).long()
 
 
 def blocks(length: int, elements: int) -> list[slice]:

@@ -8,6 +8,7 @@ import timm
 import torch
 from timm.layers import freeze_batch_norm_2d
 from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
 from transformers import PreTrainedConfig
 
 from .swin import NAME as SWIN_NAME
@@ -52,7 +53,7 @@ class TimmBackbone(nn.Module):
         self.indices = [max(i for i, stride in enumerate(strides) if stride == wanted) for wanted in STRIDES]
         self.channels = [model.feature_info.channels()[index] for index in self.indices]
         self.channels_last = str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC")
-        self.model = freeze_batch_norm_2d(model) if freeze_batch_norm else model
+        self.model = freeze_batch_norms(model) if freeze_batch_norm else model
         if not any(parameter.is_meta for parameter in self.model.parameters()):
             for module in self.model.modules():
                 module._is_hf_initialized = True  # timm knows best how to initialise its own models
@@ -73,11 +74,29 @@ class TimmBackbone(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """`pixel_values` (B, 3, H, W) to maps of strides 4, 8, 16 and 32."""
-        features = self.model(pixel_values)
+        # Convolutions are faster with channels last in memory, and what follows keeps the order.
+        features = self.model(pixel_values.contiguous(memory_format=torch.channels_last))
         features = [features[index] for index in self.indices]
         if self.channels_last:
-            features = [feature.permute(0, 3, 1, 2).contiguous() for feature in features]  # (B, C, H/s, W/s)
+            features = [feature.permute(0, 3, 1, 2) for feature in features]  # (B, C, H/s, W/s)
         return tuple(features)
+
+
+class FrozenBatchNorm(FrozenBatchNorm2d):
+    """torchvision's, in one pass over its input instead of two."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) to the same shape."""
+        return nn.functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+
+def freeze_batch_norms(model: nn.Module) -> nn.Module:
+    """Makes the batch norms of a timm model constants."""
+    model = freeze_batch_norm_2d(model)
+    for module in model.modules():
+        if type(module) is FrozenBatchNorm2d:
+            module.__class__ = FrozenBatchNorm  # the same buffers
+    return model
 
 
 def dilate_last_stage(resnet: nn.Module, dilations: list[int]) -> None:

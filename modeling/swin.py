@@ -112,19 +112,19 @@ class WindowAttention(nn.Module):
         batch, count, length, channels = windows.shape
         query, key, value = (
             self.qkv(windows)
-            .view(batch, count, length, 3, self.heads, -1)
-            .permute(3, 0, 1, 4, 2, 5)  # (3, B, W_n, heads, n, d)
-            .reshape(3, batch, count * self.heads, length, -1)  # windows stand beside heads: one mask for all images
+            .view(batch * count, length, 3, self.heads, -1)
+            .permute(2, 0, 3, 1, 4)  # (3, B x W_n, heads, n, d)
         )
         bias = self.relative_position_bias_table[self.relative_position_index.flatten()]  # (n * n, heads)
         bias = bias.view(1, length, length, self.heads).permute(0, 3, 1, 2)  # (1, heads, n, n)
-        bias = bias.expand(count, -1, -1, -1) if mask is None else bias + mask  # (W_n, heads, n, n)
+        if mask is not None:
+            bias = (bias + mask).expand(batch, -1, -1, -1, -1).flatten(0, 1)  # (B x W_n, heads, n, n)
         # Flash attention takes no bias: only eager and sdpa apply here.
         implementation = "eager" if self.config._attn_implementation == "eager" else "sdpa"
         attended, _ = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)(
-            self, query, key, value, bias.reshape(1, count * self.heads, length, length), scaling=self.scaling
+            self, query, key, value, bias, scaling=self.scaling
         )
-        attended = attended.view(batch, length, count, channels).transpose(1, 2)  # (B, W_n, n, C)
+        attended = attended.reshape(batch, count, length, channels)  # from (B x W_n, n, heads, d)
         return self.proj(attended)
 
 
@@ -230,5 +230,5 @@ class SwinBackbone(nn.Module):
                 tokens = self.layers[stage - 1].downsample(tokens)
             tokens = layer(tokens)
             normed = getattr(self, f"norm{stage}")(tokens)
-            features.append(normed.permute(0, 3, 1, 2).contiguous())  # (B, C, H/s, W/s)
+            features.append(normed.permute(0, 3, 1, 2))  # (B, C, H/s, W/s), channels last in memory
         return tuple(features)

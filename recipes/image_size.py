@@ -9,23 +9,26 @@ from maskformer.data.example import BadSample, Source
 from maskformer.recipes.recipe import Recipe
 
 LOOKED_AT = 100  # images, spread over the dataset; the first ones of a stream
+SIZES = {"size", "crop_size", "shortest_edges", "longest_edge"}  # the settings that it changes
 MULTIPLE = 32  # of crops, the backbone's largest stride
 
 
 def fit_image_size(recipe: Recipe, source: Source) -> tuple[Recipe, str | None]:
-    """The recipe with sizes that do not enlarge its images, and a line that says so; as it was if it does not ask to.
+    """The recipe with sizes for its images, where these are small, and a line that says so.
 
     With `fit_image_size` the shortest edge of the test becomes the median shortest edge of the training images where
     that is less; edges of training shrink by the same factor, crops to the next multiple of 32. The setting is off in
     what is returned, so that a saved recipe stays what it is.
     """
-    size = recipe.image_processor.get("size", {})
     if not recipe.data.fit_image_size:
         return recipe, None
     kept = recipe.override({"fit_image_size": False})
+    size = recipe.image_processor.get("size")
+    wanted = size.get("shortest_edge") if isinstance(size, dict) else None
+    if not wanted or not recipe.image_processor.get("do_resize", True):
+        return kept, None
     found = shortest_edges(source)
-    wanted = size.get("shortest_edge")
-    if not found or not wanted or statistics.median(found) >= wanted:
+    if not found or statistics.median(found) >= wanted:
         return kept, None
     edge = int(statistics.median(found))
     factor = edge / wanted
@@ -37,7 +40,7 @@ def fit_image_size(recipe: Recipe, source: Source) -> tuple[Recipe, str | None]:
         "longest_edge": max(edge, round(kept.data.longest_edge * factor)),
         "crop_size": crop,
     }
-    line = f"half of the training images are at most {edge} pixels high or wide, so that is the size of the test"
+    line = f"the training images' shortest edge is {edge} pixels in the median, so that is the size of the test"
     line += f", and crops are {crop[0]} x {crop[1]}" if crop else ""
     return kept.override(values), f"{line} (--fit_image_size false keeps the recipe's {wanted})"
 

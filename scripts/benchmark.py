@@ -5,6 +5,7 @@
     python scripts/benchmark.py inference --markdown
     python scripts/benchmark.py post-process --markdown
     python scripts/benchmark.py train-step --markdown
+    python scripts/benchmark.py parts --markdown
     python scripts/benchmark.py metrics
 
 `complexity` prints parameters and multiply-adds of every recipe beside the numbers of the paper. They are counted as
@@ -22,7 +23,10 @@ recipe of the paper, and prints the images a second that it states (on a V100).
 `post-process` prints what the way from predictions to answers takes in time and memory.
 
 `train-step` prints peak memory above the model, and seconds, of forward pass, loss and backward pass, with the loss
-computed by the official formulas and by this package's two ways, each also with activation checkpointing.
+computed by the official formulas, by this package's two ways, each also with activation checkpointing, and by
+transformers' own model with the same weights.
+
+`parts` prints what matching and the image processor take beside transformers' own.
 
 `metrics` prints what each metric takes for an image of 480 x 640 pixels, 133 labels and 20 segments, beside one plain
 `numpy.bincount` over as many pixels, and by how much its memory grows over many images.
@@ -40,13 +44,15 @@ import torch
 from tqdm.auto import tqdm
 
 from maskformer import MaskFormerUniversalConfig
-from maskformer.benchmarks.alternating import multiplication_rate
+from maskformer.benchmarks.alternating import alternate, multiplication_rate
 from maskformer.benchmarks.complexity import Complexity, count_complexity
 from maskformer.benchmarks.data import STEPS, DataCost, measure_data
 from maskformer.benchmarks.inference import OURS, THEIRS, InferenceCost, measure_inference
 from maskformer.benchmarks.metrics import MetricCost, measure_metrics
+from maskformer.benchmarks.parts import PARTS
 from maskformer.benchmarks.post_process import TASKS, measure_post_processing
 from maskformer.benchmarks.train_step import LOSSES, Step, measure_steps
+from maskformer.convert.hugging_face_config import config_to_transformers
 from maskformer.data.example import BadSample
 from maskformer.data.sources import load_source
 from maskformer.recipes import Recipe, list_recipes, load_recipe
@@ -84,12 +90,14 @@ def build_parser() -> argparse.ArgumentParser:
     step.add_argument("--batch_size", type=int, default=2, help="images of a step")
     step.add_argument("--masks", type=int, default=20, help="targets of each image")
     step.add_argument("--rounds", type=int, default=3, help="times that each is measured; medians are printed")
+    part = commands.add_parser("parts", help="matching and the image processor, beside transformers")
+    part.add_argument("--rounds", type=int, default=7, help="times that each is measured; medians are printed")
     metric = commands.add_parser("metrics", help="what metrics cost, beside one count of the pixels, and their memory")
     metric.add_argument("--images", type=int, default=5000, help="over how many memory is watched")
     metric.add_argument("--rounds", type=int, default=51, help="times that each is measured; medians are printed")
-    for command in (inference, post, step):
+    for command in (inference, post, step, part):
         command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
-    for command in (complexity, data, inference, post, step, metric):
+    for command in (complexity, data, inference, post, step, part, metric):
         form = command.add_mutually_exclusive_group()
         form.add_argument("--markdown", action="store_true", help="print a Markdown table")
         form.add_argument("--json", action="store_true", help="print JSON, with every number")
@@ -265,8 +273,16 @@ def train_step(parser: argparse.ArgumentParser) -> None:
     if min(*sizes, arguments.rounds) < 1:
         parser.error("--image_size, --batch_size, --masks and --rounds must be at least 1")
     config = recipe.build_config()
+    if "transformers" in arguments.losses:
+        try:
+            config_to_transformers(config)
+        except ValueError as error:
+            parser.error(f"{error}; name other --losses")
     steps = [
-        Step(config, loss, saving, *sizes, arguments.device) for saving in (False, True) for loss in arguments.losses
+        Step(config, loss, saving, *sizes, arguments.device)
+        for saving in (False, True)
+        for loss in arguments.losses
+        if not (saving and loss == "transformers")
     ]
     costs = measure_steps(steps, arguments.rounds, partial(tqdm, desc="measuring", unit="step", leave=False))
     results = [
@@ -302,6 +318,25 @@ def step_rows(results: list[dict]) -> list[tuple[str, ...]]:
     ]
 
 
+def parts(parser: argparse.ArgumentParser) -> None:
+    """Measures and prints."""
+    arguments = parser.parse_args()
+    if arguments.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    rows, found = [], []
+    for name, (description, make_runs) in PARTS.items():
+        progress = partial(tqdm, desc=name, unit="turn", leave=False)
+        timings = alternate(make_runs(arguments.device), arguments.rounds, arguments.device, progress)
+        for way, timing in timings.items():
+            times = timings[THEIRS].median / timing.median
+            rows.append((f"{name}: {description}", way, f"{1000 * timing.median:.1f}", f"{times:.1f}"))
+            found.append({"part": name, "way": way, "seconds": timing.seconds})
+    if arguments.json:
+        print(json.dumps({"device": arguments.device, "rows": found}, indent=1))
+    else:
+        print(table(("part", "way", "ms", "times as fast as transformers"), rows, arguments.markdown))
+
+
 def metrics(parser: argparse.ArgumentParser) -> None:
     """Measures and prints."""
     arguments = parser.parse_args()
@@ -328,7 +363,7 @@ def main() -> None:
     parser = build_parser()
     command = parser.parse_known_args()[0].command
     commands = {"complexity": complexity, "data": data, "inference": inference, "post-process": post_process}
-    (commands | {"train-step": train_step, "metrics": metrics})[command](parser)
+    (commands | {"train-step": train_step, "parts": parts, "metrics": metrics})[command](parser)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from maskformer.data.sources import load_source
 from maskformer.evaluation.scores import in_one_line
 from maskformer.recipes import load_recipe
 from maskformer.recipes.command_line import parse_overrides, recipe_parser
-from maskformer.recipes.image_size import fit_image_size
+from maskformer.recipes.image_size import SIZES, fit_image_size
 from maskformer.training.batch_pictures import draw_batches
 from maskformer.training.checkpoint import load_state, recover
 from maskformer.training.initial_model import initial_model, resumed_model
@@ -89,7 +89,10 @@ def resolved_recipe(arguments, words: list[str]):
     start = arguments.recipe or (str(saved) if saved.is_file() else "shapes/demo")
     if arguments.checkpoint and saved.is_file():
         start = str(saved)
-    return load_recipe(start).override(parse_overrides(words))
+    given = parse_overrides(words)
+    if SIZES & set(given):
+        given = {"fit_image_size": False} | given  # what was given by hand stays
+    return load_recipe(start).override(given)
 
 
 def prepare_folder(arguments, recipe, state: dict | None) -> None:

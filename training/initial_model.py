@@ -22,6 +22,7 @@ MODELS = dict(
 CHANGEABLE = {"dropout", "deep_supervision", "label_colors", "ignore_index", "output_auxiliary_logits"}
 CHANGEABLE |= {"class_weight", "mask_weight", "dice_weight", "no_object_weight"}
 CHANGEABLE |= {"train_num_points", "oversample_ratio", "importance_sample_ratio"}
+OF_THE_RECIPE = CHANGEABLE | {"num_queries"}  # where training starts from another model
 
 
 def initial_model(recipe: Recipe, labels: LabelSet):
@@ -55,7 +56,7 @@ def model_of_another(recipe: Recipe, labels: LabelSet):
         raise ValueError(f"initial_model {name} is a {config.model_type}, but the recipe trains a {recipe.model_type}")
     wanted = recipe.build_config(labels)
     same_labels = config.id2label == wanted.id2label
-    values = {key: value for key, value in recipe.model.items() if key in CHANGEABLE | {"num_queries"}}
+    values = {key: value for key, value in recipe.model.items() if key in OF_THE_RECIPE}
     values |= {key: getattr(wanted, key) for key in ("id2label", "label2id", "label_colors")}
     model = AutoModelForSemanticSegmentation.from_pretrained(
         name, **values, ignore_mismatched_sizes=not same_labels or bool(values)
@@ -94,7 +95,7 @@ def changed_settings(saved: PreTrainedConfig, recipe: Recipe, labels: LabelSet) 
     every, general = ([field.name for field in dataclasses.fields(kind)] for kind in (type(wanted), PreTrainedConfig))
     names = [name for name in every if name not in (*general, "weights_license")]  # which recipes do not set
     if recipe.training.initial_model:  # whose other settings the recipe does not know
-        names = list(recipe.model)
+        names = [name for name in recipe.model if name in OF_THE_RECIPE]
     changes = {name: getattr(wanted, name) for name in names if getattr(wanted, name) != getattr(saved, name)}
     for name, value in changes.items():
         if name not in CHANGEABLE:

@@ -154,6 +154,30 @@ def test_infinite_logits_are_as_sure_as_can_be():
     assert answer["segmentation"][:, :, 0].all(1).tolist() == [True, False]
 
 
+def test_autocast_does_not_round_answers():
+    classes, masks = query_logits(7, 25, 6, (16, 20))
+    outputs, processor = outputs_of(classes, masks, pixel_mask((64, 80), (60, 75))), MaskFormerUniversalImageProcessor()
+    expected = list(all_answers(processor, outputs, [(90, 100)]))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_same(all_answers(processor, outputs, [(90, 100)]), expected)
+
+
+def test_a_default_dtype_does_not_matter():
+    classes, masks = query_logits(7, 25, 6, (16, 20))
+    outputs, processor = outputs_of(classes, masks), MaskFormerUniversalImageProcessor()
+    expected = list(all_answers(processor, outputs, [(91, 103)]))
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert_same(all_answers(processor, outputs, [(91, 103)]), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_a_segment_of_more_pixels_than_float32_counts():
+    pixels, claims = torch.full((3,), 2**23 + 1), torch.ones(3, 1, dtype=torch.bool)
+    assert tiles.count(pixels, claims).tolist() == [3 * (2**23 + 1)]
+
+
 def test_nothing_of_classes_or_queries_times_the_picture_is_made(monkeypatch):
     monkeypatch.setattr(row_blocks, "BLOCK_ELEMENTS", 2**16)
     monkeypatch.setattr(tiles, "BLOCK_ELEMENTS", 2**16)

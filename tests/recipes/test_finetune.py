@@ -17,7 +17,7 @@ from maskformer.data.sources import SOURCES, load_source
 from maskformer.recipes import load_recipe
 from maskformer.recipes.command_line import parse_overrides
 from maskformer.recipes.recipe import section_of
-from maskformer.training.initial_model import initial_model
+from maskformer.training.initial_model import changed_settings, initial_model
 
 NAMES = ("finetune/semantic", "finetune/panoptic")
 
@@ -105,3 +105,4 @@ def test_a_model_of_the_paper_answers_as_before(tiny_model, tmp_path, name):
     with torch.no_grad():
         answers = [network.eval()(pixel_values=images).masks_queries_logits for network in (given, model)]
     assert torch.equal(*answers)
+    assert changed_settings(model.config, recipe, SHAPES_LABELS) == {}  # so the run can be resumed

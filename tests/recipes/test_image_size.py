@@ -54,6 +54,12 @@ def test_recipes_of_the_paper_keep_their_sizes():
     assert fit_image_size(recipe, source_of([(100, 100)])) == (recipe, None)
 
 
+@pytest.mark.parametrize("settings", [{"do_resize": False}, {"size": {"height": 500, "width": 500}}])
+def test_what_has_no_shortest_edge_stays(settings):
+    recipe, line = fit_image_size(RECIPE.override(settings), source_of([(250, 300)]))
+    assert line is None and recipe.data.crop_size == [640, 640]
+
+
 def test_a_smaller_crop_stays():
     recipe, _ = fit_image_size(RECIPE.override({"crop_size": [96, 128]}), source_of([(250, 300)]))
     assert recipe.data.crop_size == [96, 128]

@@ -86,7 +86,7 @@ def test_a_recipe_for_ones_own_images_passes_a_dry_run(name, tmp_path, capsys):
     run("train", "--recipe", name, *words, "--output_dir", tmp_path / "run", "--dry_run")
     text = capsys.readouterr().out
     assert f"recipe          {name}" in text and "two steps       losses" in text and "nan" not in text
-    assert ("pixels high or wide, so that is the size of the test" in text) == name.startswith("finetune/")
+    assert ("pixels in the median, so that is the size of the test" in text) == name.startswith("finetune/")
 
 
 @pytest.mark.slow
