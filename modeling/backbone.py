@@ -83,10 +83,12 @@ class TimmBackbone(nn.Module):
 
 
 class FrozenBatchNorm(FrozenBatchNorm2d):
-    """torchvision's, in one pass over its input instead of two."""
+    """torchvision's; without gradients in one pass over its input instead of two."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, h, w) to the same shape."""
+        if torch.is_grad_enabled():
+            return super().forward(x)  # for which nothing is kept; `batch_norm` keeps its input
         return nn.functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
 
 
