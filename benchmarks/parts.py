@@ -11,6 +11,7 @@ from transformers import MaskFormerImageProcessor
 from transformers.models.maskformer.modeling_maskformer import MaskFormerHungarianMatcher
 
 from maskformer import MaskFormerUniversalImageProcessor, MaskFormerUniversalImageProcessorPil
+from maskformer.benchmarks.metrics import random_segments
 from maskformer.modeling.matcher import match
 
 OURS, THEIRS = "this package", "transformers"
@@ -41,21 +42,17 @@ def matching_runs(
 
 def image_processor_runs(size: tuple[int, int] = (512, 683), segments: int = 20) -> dict[str, Callable]:
     """An image of 640 x 853 pixels and its map of segments to `size` and training labels."""
-    draw = np.random.default_rng(0)
     height, width = 640, 853
-    image = draw.integers(0, 256, (height, width, 3), dtype=np.uint8)
-    down = (np.arange(height) - draw.integers(0, height, segments)[:, None]) ** 2  # (segments, H)
-    across = (np.arange(width) - draw.integers(0, width, segments)[:, None]) ** 2  # (segments, W)
-    segmentation = (down[:, :, None] + across[:, None]).argmin(0).astype(np.int32) + 1  # (H, W), ids from 1
-    labels = {int(segment): int(draw.integers(1, 134)) for segment in range(1, segments + 1)}
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    segmentation, labels = random_segments((height, width), segments, 133)  # (H, W), ids from 1
+    labels = dict(enumerate(labels.tolist(), start=1))
     edges = {"shortest_edge": size[0], "longest_edge": 2048}
     ours, ours_pil = MaskFormerUniversalImageProcessor(size=edges), MaskFormerUniversalImageProcessorPil(size=edges)
     theirs = MaskFormerImageProcessor(size=edges, ignore_index=255)
 
     def run(processor):
-        return processor(
-            images=image, segmentation_maps=segmentation, instance_id_to_semantic_id=labels, return_tensors="pt"
-        )
+        maps = {"segmentation_maps": segmentation.astype(np.int32), "instance_id_to_semantic_id": labels}
+        return processor(images=image, **maps, return_tensors="pt")
 
     return {OURS: partial(run, ours), f"{OURS}, PIL": partial(run, ours_pil), THEIRS: partial(run, theirs)}
 

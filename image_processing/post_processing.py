@@ -6,7 +6,7 @@ They work in tiles, windows or blocks of rows: nothing of size (classes or queri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from typing import Literal
 
 import numpy as np
@@ -42,20 +42,14 @@ def _tiles(p: ImagePrediction, masks: Tensor, activate: Callable, activate_on_ca
     return Tiles(masks.detach().permute(1, 2, 0).contiguous(), rows, columns, p.output_size, activate)  # (h, w, N)
 
 
-@without_autocast
 def semantic_scores(prediction: ImagePrediction, resize_masks_first: bool) -> Tensor:
     """The score of every label at every pixel, (K, H, W): the sum over queries of p(label) x mask probability.
 
     Masks grow to the canvas first. Then, with `resize_masks_first`, they are cut to the image, resized and combined;
     otherwise combined, and the scores cut and resized. The scores of a per-pixel model are its resized logits.
     """
-    return torch.cat(list(_score_blocks(prediction, resize_masks_first)), dim=1)  # (K, H, W)
-
-
-def _score_blocks(p: ImagePrediction, resize_masks_first: bool) -> Iterator[Tensor]:
-    """`semantic_scores` in blocks of rows, (K, R, W) each."""
-    for rows in row_blocks(p.output_size[0], elements_per_score_row(p)):
-        yield score_rows(p, rows, resize_masks_first)  # (K, R, W)
+    blocks = row_blocks(prediction.output_size[0], elements_per_score_row(prediction))
+    return torch.cat([score_rows(prediction, rows, resize_masks_first) for rows in blocks], dim=1)  # (K, H, W)
 
 
 def elements_per_score_row(p: ImagePrediction) -> int:

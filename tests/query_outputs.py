@@ -88,6 +88,12 @@ def plain_scores(p: ImagePrediction, first: bool) -> torch.Tensor:
     return bilinear(combine(on_canvas)[:, :height, :width], p.output_size)
 
 
+def enlarged(p: ImagePrediction) -> torch.Tensor:
+    """All masks as probabilities at the output's size."""
+    on_canvas = bilinear(p.mask_logits, p.canvas_size)[:, : p.image_size[0], : p.image_size[1]]
+    return bilinear(on_canvas, p.output_size).sigmoid()  # (N, H, W)
+
+
 class LargestTensor(TorchDispatchMode):
     """Remembers the most elements that any tensor made within has had."""
 

@@ -16,12 +16,7 @@ from maskformer.image_processing.image_processing_maskformer import (
     MaskFormerUniversalImageProcessor,
     PerPixelBaselineImageProcessor,
 )
-from maskformer.image_processing.post_processing import (
-    instance_segmentation,
-    panoptic_segmentation,
-    semantic_scores,
-    semantic_segmentation,
-)
+from maskformer.image_processing.post_processing import semantic_scores, semantic_segmentation
 from query_outputs import (
     BIG,
     CASES,
@@ -93,49 +88,6 @@ def test_blocks_of_rows_equal_the_whole(monkeypatch, output_size, first, per_pix
     assert torch.equal(semantic_segmentation(p, first), semantic_scores(p, first).argmax(0))
 
 
-def enlarged(p: ImagePrediction) -> torch.Tensor:
-    """All masks as probabilities at the output's size."""
-    on_canvas = bilinear(p.mask_logits, p.canvas_size)[:, : p.image_size[0], : p.image_size[1]]
-    return bilinear(on_canvas, p.output_size).sigmoid()  # (N, H, W)
-
-
-@pytest.mark.parametrize("output_size", [(60, 75), (133, 180), (31, 40), (7, 200), (1, 1)])
-@pytest.mark.parametrize("seed", range(3))
-def test_panoptic_answers_equal_those_of_whole_masks(output_size, seed):
-    classes, masks = query_logits(seed, 25, 6, (16, 20))
-    p = ImagePrediction(classes, masks, (63, 78), (60, 75), output_size)
-    scores, labels = classes.softmax(-1).max(-1)
-    kept = (labels != 6) & (scores > 0.4)
-    probabilities = enlarged(p)[kept]
-    winner = (probabilities * scores[kept, None, None]).argmax(0)
-    expected, number = torch.zeros(output_size, dtype=torch.int32), 0
-    for query in range(int(kept.sum())):
-        won, claimed = (winner == query).sum(), (probabilities[query] >= 0.6).sum()
-        if won > 0 and claimed > 0 and won / claimed >= 0.7:
-            number += 1
-            expected[winner == query] = number
-    answer = panoptic_segmentation(p, 0.4, 0.6, 0.7, set())
-    assert torch.equal(answer["segmentation"], expected)
-    assert len(answer["segments_info"]) == number and (number > 1 or min(output_size) < 10)
-
-
-@pytest.mark.parametrize("output_size", [(60, 75), (133, 180), (31, 40), (7, 200), (1, 1)])
-@pytest.mark.parametrize("seed", range(3))
-def test_instance_answers_equal_those_of_whole_masks(output_size, seed):
-    classes, masks = query_logits(seed, 25, 6, (16, 20))
-    p = ImagePrediction(classes, masks, (63, 78), (60, 75), output_size)
-    probabilities = enlarged(p)
-    inside = probabilities >= 0.6
-    mean = (probabilities * inside).sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)
-    likeliest, labels = classes.softmax(-1)[:, :-1].max(-1)
-    scores = likeliest * mean
-    order = [query for query in scores.argsort(descending=True).tolist() if scores[query] > 0.3]
-    answer = instance_segmentation(p, 0.3, 0.6, 0.0, form="binary")
-    assert torch.equal(answer["segmentation"], inside[order])
-    assert [info["label_id"] for info in answer["segments_info"]] == labels[order].tolist()
-    np.testing.assert_allclose([info["score"] for info in answer["segments_info"]], scores[order], rtol=1e-5)
-
-
 def test_infinite_logits_are_as_sure_as_can_be():
     classes, masks = query_logits(6, 5, 4, (8, 12))
     classes[:, :] = -9.0
@@ -171,11 +123,6 @@ def test_a_default_dtype_does_not_matter():
         assert_same(all_answers(processor, outputs, [(91, 103)]), expected)
     finally:
         torch.set_default_dtype(torch.float32)
-
-
-def test_a_segment_of_more_pixels_than_float32_counts():
-    pixels, claims = torch.full((3,), 2**23 + 1), torch.ones(3, 1, dtype=torch.bool)
-    assert tiles.count(pixels, claims).tolist() == [3 * (2**23 + 1)]
 
 
 def test_nothing_of_classes_or_queries_times_the_picture_is_made(monkeypatch):
