@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from timm.layers import DropPath
@@ -66,32 +67,83 @@ def relative_position_index(window: int) -> torch.Tensor:
     return row_offset * (2 * window - 1) + column_offset
 
 
-def to_windows(tokens: torch.Tensor, window: int) -> torch.Tensor:
-    """(B, H, W, C) to (B, W_n, n, C); the window divides H and W."""
-    batch, height, width, channels = tokens.shape
-    tokens = tokens.view(batch, height // window, window, width // window, window, channels)
-    return tokens.transpose(2, 3).reshape(batch, -1, window * window, channels)  # (B, W_n, n, C)
+# Both are found by adding. They are data to a compiler so: with `arange` and sizes that it does not know, all that
+# follows is algebra, in which it spends minutes, and which ONNX cannot say.
+def positions(length: int, like: torch.Tensor) -> torch.Tensor:
+    """0 to `length` - 1, int64 (length,)."""
+    return torch.ones(length, dtype=torch.int64, device=like.device).cumsum(0) - 1
 
 
-def from_windows(windows: torch.Tensor, window: int, height: int, width: int) -> torch.Tensor:
-    """(B, W_n, n, C) to (B, H, W, C)."""
-    batch = windows.shape[0]  # `len` would be a number to the exporter
-    windows = windows.view(batch, height // window, width // window, window, window, -1)
-    return windows.transpose(2, 3).reshape(batch, height, width, -1)  # (B, H, W, C)
+def number(length: int, like: torch.Tensor) -> torch.Tensor:
+    """`length`, int64 ()."""
+    return torch.ones(length, dtype=torch.int64, device=like.device).sum()
 
 
-def shift_mask(height: int, width: int, window: int, like: torch.Tensor) -> torch.Tensor:
-    """What is added to the scores of shifted windows, (W_n, 1, n, n): -100 between tokens that were not neighbours."""
+class Source(NamedTuple):
+    """Where the L rows of a rearranged map come from."""
 
-    # By comparisons, not by slices: those of a size that is not known yet take the exporter minutes.
-    def bands(length: int) -> torch.Tensor:
-        index = torch.arange(length, device=like.device)
-        return (index >= length - window).long() + (index >= length - window // 2)  # (length,), 0 to 2
+    token: torch.Tensor  # (L,), among the B x H x W tokens; any where that is padding
+    padding: torch.Tensor  # (L, 1), true outside the map
 
-    regions = 3 * bands(height)[:, None] + bands(width)  # (H, W)
-    regions = to_windows(regions[None, :, :, None], window)[0, :, :, 0]  # (W_n, n)
-    differ = regions[:, None, :, None] != regions[:, None, None, :]  # (W_n, 1, n, n)
-    return torch.zeros(differ.shape, device=like.device, dtype=like.dtype).masked_fill(differ, -100.0)
+    def of(self, tokens: torch.Tensor) -> torch.Tensor:
+        """`tokens` (B, H, W, C) to (L, C), zero where they end."""
+        return tokens.flatten(0, 2).index_select(0, self.token).masked_fill_(self.padding, 0.0)  # (L, C)
+
+
+def source(
+    image: torch.Tensor, row: torch.Tensor, column: torch.Tensor, height: torch.Tensor, width: torch.Tensor
+) -> Source:
+    """The places (`image`, `row`, `column`), each (L,), of maps of `height` x `width`."""
+    padding = (row >= height) | (column >= width)
+    return Source(((image * height + row) * width + column).masked_fill(padding, 0), padding[:, None])
+
+
+class Windows(NamedTuple):
+    """How the tokens of B maps of H x W lie in windows, the maps padded first and shifted then; L = B x W_n x n."""
+
+    source: Source  # of the L places of the windows
+    place: torch.Tensor  # (B x H x W,), among those L, of each token
+    mask: torch.Tensor | None  # (B x W_n, 1, n, n), added to the scores: -100 between tokens that were not neighbours
+
+
+def arrange(tokens: torch.Tensor, window: int, shift: int) -> Windows:
+    """The windows of `tokens` (B, H, W, C).
+
+    Plain arithmetic over all places, and one copy of the tokens with what it gives: pad, roll and a view of H x W as
+    windows would be three, and ask, of a size that the compiler does not know, whether there is one window or no
+    padding.
+    """
+    batch, height, width = tokens.shape[:3]
+    area = window * window
+    windows = batch * ((height + window - 1) // window) * ((width + window - 1) // window)
+    slot, token = positions(windows * area, tokens), positions(batch * height * width, tokens)  # (L,), (B x H x W,)
+    height, width = number(height, tokens), number(width, tokens)
+    rows, columns = (height + window - 1) // window, (width + window - 1) // window
+
+    index, within = slot // area, slot % area  # of the window, and of the token in it
+    shifted_row = index // columns % rows * window + within // window
+    shifted_column = index % columns * window + within % window
+    row, column = (shifted_row + shift) % (rows * window), (shifted_column + shift) % (columns * window)
+    taken = source(index // (rows * columns), row, column, height, width)
+
+    row = (token // width % height - shift) % (rows * window)
+    column = (token % width - shift) % (columns * window)
+    index = (token // (height * width) * rows + row // window) * columns + column // window
+    place = index * area + row % window * window + column % window
+
+    mask = None
+    if shift:
+        down, right = rows * window, columns * window
+        regions = 3 * band(shifted_row, down, window, shift) + band(shifted_column, right, window, shift)
+        regions = regions.view(-1, area)  # (B x W_n, n)
+        differ = regions[:, None, :, None] != regions[:, None, None, :]  # (B x W_n, 1, n, n)
+        mask = torch.zeros(differ.shape, device=tokens.device, dtype=tokens.dtype).masked_fill(differ, -100.0)
+    return Windows(taken, place, mask)
+
+
+def band(position: torch.Tensor, length: int, window: int, shift: int) -> torch.Tensor:
+    """0, 1 or 2 for `position` on a shifted side of `length`: before the last window, in it, or wrapped around."""
+    return (position >= length - window).long() + (position >= length - shift)
 
 
 class WindowAttention(nn.Module):
@@ -108,54 +160,41 @@ class WindowAttention(nn.Module):
         self.proj = nn.Linear(channels, channels)
 
     def forward(self, windows: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """`windows` (B, W_n, n, C) with `mask` (W_n, 1, n, n) or none to the same shape."""
-        batch, count, length, channels = windows.shape
+        """`windows` (B x W_n, n, C) with `mask` (B x W_n, 1, n, n) or none to the same shape."""
+        count, length, channels = windows.shape
         query, key, value = (
-            self.qkv(windows)
-            .view(batch * count, length, 3, self.heads, -1)
-            .permute(2, 0, 3, 1, 4)  # (3, B x W_n, heads, n, d)
+            self.qkv(windows).view(count, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (3, B x W_n, heads, n, d)
         )
         bias = self.relative_position_bias_table[self.relative_position_index.flatten()]  # (n * n, heads)
         bias = bias.view(1, length, length, self.heads).permute(0, 3, 1, 2)  # (1, heads, n, n)
         if mask is not None:
-            bias = (bias + mask).expand(batch, -1, -1, -1, -1).flatten(0, 1)  # (B x W_n, heads, n, n)
+            bias = bias + mask  # (B x W_n, heads, n, n)
         # Flash attention takes no bias: only eager and sdpa apply here.
         implementation = "eager" if self.config._attn_implementation == "eager" else "sdpa"
         attended, _ = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)(
             self, query, key, value, bias, scaling=self.scaling
         )
-        attended = attended.reshape(batch, count, length, channels)  # from (B x W_n, n, heads, d)
+        attended = attended.reshape(count, length, channels)  # from (B x W_n, n, heads, d)
         return self.proj(attended)
 
 
 class Block(GradientCheckpointingLayer):
     """Window attention, shifted in every second block, and a feed-forward layer."""
 
-    def __init__(
-        self, config: PreTrainedConfig, channels: int, heads: int, window: int, shifted: bool, drop_path: float
-    ):
+    def __init__(self, config: PreTrainedConfig, channels: int, heads: int, window: int, drop_path: float):
         super().__init__()
-        self.window = window
-        self.shift = window // 2 if shifted else 0
         self.norm1 = nn.LayerNorm(channels)
         self.attn = WindowAttention(config, channels, heads, window)
         self.drop_path = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(channels)
         self.mlp = nn.ModuleDict({"fc1": nn.Linear(channels, 4 * channels), "fc2": nn.Linear(4 * channels, channels)})
 
-    def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """`tokens` (B, H, W, C); `mask` that of the padded, shifted map."""
-        height, width = tokens.shape[1:3]
-        # As a number of windows, by which the exporter, which does not know it, divides without a question.
-        padded = [-(-side // self.window) * self.window for side in (height, width)]
-        windows = nn.functional.pad(self.norm1(tokens), (0, 0, 0, padded[1] - width, 0, padded[0] - height))
-        if self.shift:
-            windows = windows.roll((-self.shift, -self.shift), (1, 2))
-        windows = self.attn(to_windows(windows, self.window), mask if self.shift else None)
-        attended = from_windows(windows, self.window, *padded)  # (B, H, W, C), padded
-        if self.shift:
-            attended = attended.roll((self.shift, self.shift), (1, 2))
-        tokens = tokens + self.drop_path(attended[:, :height, :width])
+    def forward(self, tokens: torch.Tensor, windows: Windows) -> torch.Tensor:
+        """`tokens` (B, H, W, C), which lie in `windows`, to the same shape."""
+        placed = windows.source.of(self.norm1(tokens)).view(-1, self.attn.window**2, tokens.shape[-1])
+        attended = self.attn(placed, windows.mask).flatten(0, 1)  # (B x W_n x n, C)
+        attended = attended.index_select(0, windows.place).view(tokens.shape)  # (B, H, W, C)
+        tokens = tokens + self.drop_path(attended)
         hidden = nn.functional.gelu(self.mlp["fc1"](self.norm2(tokens)))
         return tokens + self.drop_path(self.mlp["fc2"](hidden))
 
@@ -170,10 +209,15 @@ class PatchMerging(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """(B, H, W, C) to (B, H/2, W/2, 2C), odd sides padded."""
-        height, width = tokens.shape[1:3]
-        tokens = nn.functional.pad(tokens, (0, 0, 0, width % 2, 0, height % 2))
-        quarters = [tokens[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
-        return self.reduction(self.norm(torch.cat(quarters, dim=-1)))  # (B, H/2, W/2, 4C) to 2C
+        batch, height, width, channels = tokens.shape
+        merged_size = (height + 1) // 2, (width + 1) // 2
+        quarter = positions(4 * batch * merged_size[0] * merged_size[1], tokens)  # of each four, the rows first
+        height, width = number(height, tokens), number(width, tokens)
+        rows, columns = (height + 1) // 2, (width + 1) // 2
+        row, column = quarter // (4 * columns) % rows * 2 + quarter % 2, quarter // 4 % columns * 2 + quarter // 2 % 2
+        merged = source(quarter // (4 * rows * columns), row, column, height, width).of(tokens)
+        merged = merged.view(batch, *merged_size, 4 * channels)  # (B, H/2, W/2, 4C)
+        return self.reduction(self.norm(merged))  # (B, H/2, W/2, 2C)
 
 
 class Stage(nn.Module):
@@ -182,17 +226,13 @@ class Stage(nn.Module):
     def __init__(self, config: PreTrainedConfig, channels: int, heads: int, window: int, drop_path: list[float]):
         super().__init__()
         self.window = window
-        self.blocks = nn.ModuleList(
-            Block(config, channels, heads, window, shifted=index % 2 == 1, drop_path=rate)
-            for index, rate in enumerate(drop_path)
-        )
+        self.blocks = nn.ModuleList(Block(config, channels, heads, window, rate) for rate in drop_path)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """`tokens` (B, H, W, C) to the same shape."""
-        height, width = (-(-side // self.window) * self.window for side in tokens.shape[1:3])
-        mask = shift_mask(height, width, self.window, like=tokens)
-        for block in self.blocks:
-            tokens = block(tokens, mask)
+        """`tokens` (B, H, W, C) to the same shape; every second block shifts its windows."""
+        plain, shifted = (arrange(tokens, self.window, shift) for shift in (0, self.window // 2))
+        for index, block in enumerate(self.blocks):
+            tokens = block(tokens, shifted if index % 2 else plain)
         return tokens
 
 
@@ -220,8 +260,7 @@ class SwinBackbone(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """`pixel_values` (B, 3, H, W) to maps of strides 4, 8, 16 and 32."""
-        height, width = pixel_values.shape[-2:]
-        pixel_values = nn.functional.pad(pixel_values, (0, -width % 4, 0, -height % 4))
+        pixel_values = nn.functional.pad(pixel_values, (0, 3, 0, 3))  # what is over, the strides leave out
         tokens = self.patch_embed["proj"](pixel_values).permute(0, 2, 3, 1)  # (B, H/4, W/4, C)
         tokens = self.patch_embed["norm"](tokens)
         features = []

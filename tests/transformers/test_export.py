@@ -81,9 +81,10 @@ def test_onnx_of_a_maskformer(tiny_model, tmp_path, kind, capsys):
     outputs = OnnxModel(path)(inputs["pixel_values"], inputs["pixel_mask"])
     assert_same(outputs, expected)
     sizes = [(60, 90), (100, 70)]
+    thresholds = {"threshold": 0.3, "overlap_mask_area_threshold": 0.3}  # at which each image has a segment
     for one, other in zip(
-        processor.post_process_panoptic_segmentation(outputs, threshold=0.3, target_sizes=sizes),
-        processor.post_process_panoptic_segmentation(expected, threshold=0.3, target_sizes=sizes),
+        processor.post_process_panoptic_segmentation(outputs, **thresholds, target_sizes=sizes),
+        processor.post_process_panoptic_segmentation(expected, **thresholds, target_sizes=sizes),
         strict=True,
     ):
         assert [s["label_id"] for s in one["segments_info"]] == [s["label_id"] for s in other["segments_info"]] != []

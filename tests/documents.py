@@ -1,0 +1,73 @@
+"""What a page of the documentation holds: Python, commands, links; and whether a command names what exists."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import maskformer
+from helpers import ROOT
+from maskformer.convert.__main__ import make_parser
+from maskformer.recipes.command_line import parse_overrides
+
+PROGRAMS = ("make ", "python ", "accelerate ", ".venv/bin/python ")
+
+
+def python_blocks(page: Path) -> list[str]:
+    """The blocks of a page that are Python."""
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def commands(page: Path) -> list[str]:
+    """The commands of a page, of its blocks of bash and of its indented lines, each on one line."""
+    text = page.read_text(encoding="utf-8")
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL) + re.findall(r"(?:^ {4}\S.*\n(?: .*\n)*)", text, re.M)
+    lines = [line.strip() for block in blocks for line in re.sub(r"\\\n\s*", " ", block).splitlines()]
+    return [line for line in lines if line.startswith(PROGRAMS)]
+
+
+def links(page: Path) -> list[str]:
+    """Where a page leads to, but for its own headings."""
+    return sorted(set(re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8"))))
+
+
+def check_command(command: str, monkeypatch) -> None:
+    """Fails where `command` names a script, an option, a recipe or a target that does not exist."""
+    words = shlex.split(command, comments=True)
+    if words[0] == "make":
+        assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text()
+        return
+    modules = {"maskformer.convert": make_parser().parse_args, "maskformer.export": None, "pytest": None}
+    if "-m" in words:
+        module = words[words.index("-m") + 1]
+        assert module in modules, module
+        if modules[module]:
+            modules[module](words[words.index("-m") + 2 :])
+        return
+    assert all((ROOT / word).is_file() for word in words if word.startswith("scripts/"))
+    script = next(word for word in words if word.startswith("scripts/") and word.endswith(".py"))
+    options = words[words.index(script) + 1 :]
+    if script == "scripts/prepare_dataset.py":
+        monkeypatch.setattr("sys.argv", [script, *options])
+        runpy.run_path(str(ROOT / script))["parse_arguments"]()
+        return
+    check_options(script, options)
+
+
+def check_options(script: str, options: list[str]) -> None:
+    """Fails where `script` knows neither an option nor, being one that reads recipes, its field."""
+    known = set(re.findall(r'"(--\w+)"', (ROOT / script).read_text()))
+    names = [word.partition("=")[0] for word in options if word.startswith("--")]
+    if script not in ("scripts/train.py", "scripts/eval.py", "scripts/inspect_dataset.py", "scripts/benchmark.py"):
+        assert set(names) <= known, set(names) - known
+        return
+    recipe = maskformer.load_recipe(options[options.index("--recipe") + 1] if "--recipe" in options else "shapes/demo")
+    fields, position = [], 0
+    while position < len(options):
+        end = next((i for i in range(position + 1, len(options)) if options[i].startswith("--")), len(options))
+        if options[position].startswith("--") and options[position] not in known | {"--recipe"}:
+            fields += options[position:end]
+        position = end
+    recipe.override(parse_overrides(fields))
