@@ -10,6 +10,7 @@ import torch
 
 from maskformer.data.example import BadSample, Example, Source
 from maskformer.data.label_set import LabelSet
+from maskformer.image_processing.inference import last_predictions
 from maskformer.image_processing.sliding_window import semantic_segmentation_by_windows
 from maskformer.image_processing.test_time_augmentation import semantic_segmentation_with_tta
 from maskformer.recipes.arguments import EvaluationArguments
@@ -82,7 +83,7 @@ def averaged_answer(model, image_processor, image, arguments: EvaluationArgument
 @torch.inference_mode()
 def batch_answers(model, image_processor, batch, inputs, arguments: EvaluationArguments, kinds) -> list[Answer]:
     """The answers to a batch of examples whose pixels are `inputs`."""
-    outputs = model(**{key: value.to(model.device) for key, value in inputs.items()})
+    outputs = last_predictions(model, inputs)
     sizes = [example["image"].shape[:2] for example in batch]
     semantic = image_processor.post_process_semantic_segmentation(outputs, target_sizes=sizes)
     panoptic = instances = [None] * len(batch)

@@ -16,11 +16,17 @@ def eight_bit_image(image) -> np.ndarray:
     return array
 
 
+def last_predictions(model, inputs: dict):
+    """The outputs of `model` for an image processor's `inputs`, without those of auxiliary layers, which cost time."""
+    last = {"output_auxiliary_logits": False} if hasattr(model, "late_projection") else {}  # a MaskFormer
+    return model(**{name: inputs[name].to(model.device) for name in ("pixel_values", "pixel_mask")}, **last)
+
+
 def predict_view(model, image_processor, view: np.ndarray, output_size: tuple[int, int]) -> ImagePrediction:
     """The outputs for `view`, uint8 (h, w, 3), which is normalised and padded but not resized.
 
     They stay as small as the network made them; `output_size` (height, width) is the size that answers are to have.
     """
     inputs = image_processor(images=view, do_resize=False, input_data_format="channels_last", return_tensors="pt")
-    outputs = model(**{name: inputs[name].to(model.device) for name in ("pixel_values", "pixel_mask")})
+    outputs = last_predictions(model, inputs)
     return image_predictions(outputs, [output_size])[0]

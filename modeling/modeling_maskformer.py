@@ -14,13 +14,14 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput, logging
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from .backbone import STRIDES, load_backbone
-from .configuration_maskformer import MaskFormerUniversalConfig, SegmentationNetworkConfig
+from .configuration_maskformer import MaskFormerUniversalConfig
 from .initialization import initialize
 from .loss import loss_normalizers, mask_classification_losses
-from .pixel_decoder import PixelDecoder
+from .pixel_decoder import MaskProjection
+from .pixel_level_module import PixelLevelModule, attended_channels
 from .point_sampling import PointSampling
 from .saved_folder import auto_map, replace_template_card, write_model_card
+from .segmentation_module import SegmentationModule
 from .transformer_decoder import ImageAttention, QueryAttention, TransformerDecoder, TransformerDecoderLayer
 from .transformers_layout import HUB_ARGUMENTS, is_transformers_layout, read_transformers_layout
 
@@ -72,60 +73,6 @@ class MaskFormerForUniversalSegmentationOutput(ModelOutput):
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
     cross_attentions: tuple[torch.FloatTensor, ...] | None = None
-
-
-class PixelLevelModule(nn.Module):
-    """Backbone and pixel decoder: an image to its features F and per-pixel embeddings E_pixel."""
-
-    def __init__(self, config: SegmentationNetworkConfig):
-        super().__init__()
-        self.backbone = load_backbone(config)
-        self.pixel_decoder = PixelDecoder(config, self.backbone.channels)
-        self.attended = STRIDES.index(config.decoder_stride)
-
-    def forward(self, pixel_values: torch.Tensor):
-        """`pixel_values` (B, 3, H, W) to F, E_pixel and the map that the transformer decoder attends to."""
-        image_features = self.backbone(pixel_values)
-        pixel_embeddings, encoded = self.pixel_decoder(image_features)
-        attended = image_features[self.attended] if encoded is None else encoded
-        return image_features, pixel_embeddings, attended
-
-
-def attended_channels(config: SegmentationNetworkConfig, pixel_level_module: PixelLevelModule) -> int:
-    """Channels of the map that the transformer decoder attends to: the encoder's, or the backbone's where none is."""
-    if config.pixel_decoder_encoder_layers:
-        return config.feature_size
-    return pixel_level_module.backbone.channels[pixel_level_module.attended]
-
-
-class MaskHead(nn.Sequential):
-    """Three linear layers: per-segment embeddings Q (..., C) to mask embeddings E_mask (..., C_E)."""
-
-    def __init__(self, config: SegmentationNetworkConfig):
-        super().__init__(
-            nn.Linear(config.hidden_size, config.hidden_size),
-            nn.ReLU(),
-            nn.Linear(config.hidden_size, config.hidden_size),
-            nn.ReLU(),
-            nn.Linear(config.hidden_size, config.mask_feature_size),
-        )
-
-
-class SegmentationModule(nn.Module):
-    """Per-segment embeddings Q to classes and masks; masks are dot products with the per-pixel embeddings."""
-
-    def __init__(self, config: MaskFormerUniversalConfig):
-        super().__init__()
-        self.class_head = nn.Linear(config.hidden_size, config.num_labels + 1)
-        self.mask_head = MaskHead(config)
-
-    def forward(
-        self, segment_embeddings: torch.Tensor, pixel_embeddings: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Q (L, B, N, C) and E_pixel (B, C_E, h, w) to class logits (L, B, N, K+1) and mask logits (L, B, N, h, w)."""
-        mask_embeddings = self.mask_head(segment_embeddings)  # E_mask (L, B, N, C_E)
-        masks = torch.einsum("lbqc,bchw->lbqhw", mask_embeddings, pixel_embeddings)  # (L, B, N, h, w)
-        return self.class_head(segment_embeddings), masks
 
 
 class MaskFormerUniversalPreTrainedModel(PreTrainedModel):
@@ -218,13 +165,14 @@ class MaskFormerUniversalModel(MaskFormerUniversalPreTrainedModel):
 
     @capture_outputs
     def forward(
-        self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None = None, **kwargs
+        self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None = None, project: bool = True, **kwargs
     ) -> MaskFormerUniversalModelOutput:
         """`pixel_values` (B, 3, H, W), normalised; `pixel_mask` is accepted and not used, as in the official code.
 
-        Further arguments: `return_dict`, `output_hidden_states`, and `output_attentions`, for eager attention.
+        Further arguments: `return_dict`, `output_hidden_states`, and `output_attentions`, for eager attention. Without
+        `project`, `pixel_embeddings` are what the pixel decoder's last convolution makes them of.
         """
-        image_features, pixel_embeddings, attended = self.pixel_level_module(pixel_values)
+        image_features, pixel_embeddings, attended = self.pixel_level_module(pixel_values, project)
         return MaskFormerUniversalModelOutput(
             image_features=image_features,
             pixel_embeddings=pixel_embeddings,
@@ -269,6 +217,7 @@ class MaskFormerForUniversalSegmentation(MaskFormerUniversalPreTrainedModel):
         normalizers: dict[str, torch.Tensor] | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        output_auxiliary_logits: bool | None = None,
     ) -> MaskFormerForUniversalSegmentationOutput:
         """Predicts N masks with one class each, and their loss where targets are given (section 3.3).
 
@@ -280,17 +229,25 @@ class MaskFormerForUniversalSegmentation(MaskFormerUniversalPreTrainedModel):
             normalizers: what the losses are divided by, from `loss_normalizers`; by default what this batch has.
             output_hidden_states: whether to return the states of the decoder layers.
             output_attentions: whether to return their attention weights, which eager attention has.
+            output_auxiliary_logits: whether to return what the other layers predict, by default as the configuration
+                says; without targets, the last layer's predictions take less time alone.
 
         Raises `ValueError` where targets do not fit the images or the label set.
         """
-        embeddings = self.model(pixel_values, **self.recorded_outputs(output_hidden_states, output_attentions))
-        segment_embeddings = embeddings.segment_embeddings
         learns = mask_labels is not None and class_labels is not None
-        with_auxiliary = learns or self.config.output_auxiliary_logits
-        if not (self.config.deep_supervision and with_auxiliary):
-            segment_embeddings = segment_embeddings[-1:]
+        if output_auxiliary_logits is None:
+            output_auxiliary_logits = self.config.output_auxiliary_logits
+        with_auxiliary = learns or output_auxiliary_logits
+        one_layer = not (self.config.deep_supervision and with_auxiliary)
+        projection = self.late_projection(len(pixel_values)) if one_layer and not learns else None
+        embeddings = self.model(
+            pixel_values,
+            project=projection is None,
+            **self.recorded_outputs(output_hidden_states, output_attentions),
+        )
+        segment_embeddings = embeddings.segment_embeddings[-1 if one_layer else 0 :]
         class_logits, mask_logits = self.segmentation_module(
-            torch.stack(segment_embeddings), embeddings.pixel_embeddings
+            torch.stack(segment_embeddings), embeddings.pixel_embeddings, projection
         )
         loss_dict = None
         if learns:
@@ -317,6 +274,17 @@ class MaskFormerForUniversalSegmentation(MaskFormerUniversalPreTrainedModel):
             cross_attentions=embeddings.cross_attentions,
         )
         return output if return_dict is not False else output.to_tuple()
+
+    def late_projection(self, images: int) -> MaskProjection | None:
+        """The pixel decoder's last convolution if, of one layer's masks, it had better come after the dot products.
+
+        It had not with more queries than per-pixel features, and cannot in a program for any number of images, or
+        where an adapter stands in its place.
+        """
+        projection = self.model.pixel_level_module.pixel_decoder.mask_projection
+        compiles = torch.compiler.is_exporting() or (torch.compiler.is_compiling() and images != 1)
+        fewer = self.config.num_queries < self.config.mask_feature_size
+        return projection if fewer and not compiles and type(projection) is MaskProjection else None
 
     def loss_normalizers(self, batches: list[dict]) -> dict[str, torch.Tensor]:
         """What the losses of one step of the optimiser are divided by, for `forward`.

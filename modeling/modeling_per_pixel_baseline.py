@@ -18,12 +18,11 @@ from .configuration_maskformer import PerPixelBaselineConfig
 from .modeling_maskformer import (
     MaskFormerUniversalModelOutput,
     MaskFormerUniversalPreTrainedModel,
-    MaskHead,
-    PixelLevelModule,
-    attended_channels,
     enter_pipeline_table,
 )
 from .per_pixel_loss import cross_entropy_sum, labels_on_grid, loss_normalizers
+from .pixel_level_module import PixelLevelModule, attended_channels
+from .segmentation_module import MaskHead
 from .transformer_decoder import TransformerDecoder
 
 

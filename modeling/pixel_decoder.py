@@ -19,6 +19,29 @@ class ConvNorm(nn.Sequential):
         )
 
 
+class MaskProjection(nn.Conv2d):
+    """The last convolution, linear: from the pyramid's features to the per-pixel embeddings, or right to masks."""
+
+    def __init__(self, config: PreTrainedConfig):
+        super().__init__(config.feature_size, config.mask_feature_size, kernel_size=3, padding=1)
+
+    def forward(self, features: torch.Tensor, mask_embeddings: torch.Tensor | None = None) -> torch.Tensor:
+        """`features` (B, C, h, w) to E_pixel (B, C_E, h, w); with E_mask (B, N, C_E), to mask logits (B, N, h, w).
+
+        The latter are the dot products of both to rounding: a convolution by the products of E_mask and the weights,
+        which has N outputs instead of C_E.
+        """
+        if mask_embeddings is None:
+            return super().forward(features)
+        weights = torch.einsum("bqe,ecij->bqcij", mask_embeddings, self.weight)  # (B, N, C, 3, 3)
+        biases = mask_embeddings @ self.bias  # (B, N)
+        masks = [
+            nn.functional.conv2d(image[None], weight.to(memory_format=torch.channels_last), bias, padding=1)[0]
+            for image, weight, bias in zip(features, weights, biases, strict=True)
+        ]
+        return torch.stack(masks)  # (B, N, h, w)
+
+
 class PixelDecoder(nn.Module):
     """Top-down pathway over the image features, finest stride 4.
 
@@ -40,11 +63,13 @@ class PixelDecoder(nn.Module):
         self.outputs = nn.ModuleList(
             [*(ConvNorm(width, width, 3) for _ in channels[:-1]), ConvNorm(coarsest, width, 3)]
         )
-        self.mask_projection = nn.Conv2d(width, config.mask_feature_size, kernel_size=3, padding=1)
+        self.mask_projection = MaskProjection(config)
 
-    def forward(self, image_features: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def forward(
+        self, image_features: tuple[torch.Tensor, ...], project: bool = True
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """`image_features`, strides 4 to 32, to the per-pixel embeddings (B, C_E, H/4, W/4) and the encoder's map
-        (B, C, H/32, W/32), if there is one."""
+        (B, C, H/32, W/32), if there is one. Without `project`, instead of the former what `mask_projection` takes."""
         encoded = None
         if self.encoder is not None:
             encoded = self.encoder(self.encoder_projection(image_features[-1]))  # (B, C, H/32, W/32)
@@ -55,4 +80,4 @@ class PixelDecoder(nn.Module):
             lateral_features = lateral(features)
             coarse = nn.functional.interpolate(pyramid, size=features.shape[-2:], mode="nearest")  # to this stride
             pyramid = output(lateral_features + coarse).relu()
-        return self.mask_projection(pyramid), encoded  # (B, C_E, H/4, W/4)
+        return self.mask_projection(pyramid) if project else pyramid, encoded  # (B, C_E or C, H/4, W/4)

@@ -14,6 +14,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from maskformer.data.files import replace_file
 from maskformer.image_processing.image_loading import load_image
+from maskformer.image_processing.inference import last_predictions
 from maskformer.image_processing.visualization import draw_segments, draw_semantic
 from maskformer.training.history import write_json
 from maskformer.training.model_folder import load_model_folder
@@ -82,8 +83,7 @@ def check_outputs(folder: Path, names: dict[Path, str], overwrite: bool) -> None
 @torch.inference_mode()
 def segment(model, image_processor, image, task: str, threshold: float | None) -> tuple[dict, object]:
     """The answer for one image (H, W, 3), as JSON values and as a picture."""
-    inputs = image_processor(images=image, return_tensors="pt").to(model.device)
-    outputs = model(**inputs)
+    outputs = last_predictions(model, image_processor(images=image, return_tensors="pt"))
     size = [image.shape[:2]]
     names = [model.config.id2label[index] for index in range(model.config.num_labels)]
     colors = model.config.label_colors

@@ -92,7 +92,7 @@ def test_one_window_is_ordinary_inference(tiny_model, backend, first):
     model, processor = tiny_model(), backend(size=SIZE, resize_masks_first=first)
     image = photograph(70, 90)
     with torch.no_grad():
-        outputs = model(**processor(images=image, return_tensors="pt"))
+        outputs = model(**processor(images=image, return_tensors="pt"), output_auxiliary_logits=False)
     expected = semantic_scores(image_predictions(outputs, [(70, 90)])[0], first)
     assert torch.equal(semantic_scores_by_windows(model, processor, image, (64, 64), (32, 32)), expected)
     (labels,) = processor.post_process_semantic_segmentation(outputs, [(70, 90)])
