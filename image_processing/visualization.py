@@ -120,6 +120,14 @@ def side_by_side(
     return sheet
 
 
+def class_color(label: int, colors: Sequence[Sequence[int]] | None = None) -> Sequence[float]:
+    """RGB colour, 0 to 255, of a label: that of `colors`, or golden-angle hues: neighbouring ids are far apart."""
+    if colors is not None:
+        return colors[label]
+    hue = (0.02 + label * 0.61803398875) % 1.0
+    return tuple(255 * c for c in colorsys.hsv_to_rgb(hue, (0.7, 0.85)[label // 14 % 2], (0.95, 0.72)[label // 7 % 2]))
+
+
 def on_square(picture: Image.Image, side: int) -> Image.Image:
     """`picture` resized so that its longer edge has `side` pixels, in the middle of a white square of that size."""
     factor = side / max(picture.size)
@@ -176,14 +184,8 @@ def _segment_colors(
         if not known or (colors is not None and not 0 <= label < len(colors)):
             raise ValueError(f"segment {segment['id']} has the label id {label}, which has no name or no colour")
         instance = seen[label] = seen.get(label, -1) + 1
-        shades[row] = _shade(_class_color(label) if colors is None else colors[label], instance)
+        shades[row] = _shade(class_color(label, colors), instance)
     return shades
-
-
-def _class_color(label: int) -> tuple[float, float, float]:
-    """RGB colour, 0 to 255, of a label: golden-angle hues, so that neighbouring ids are far apart."""
-    hue = (0.02 + label * 0.61803398875) % 1.0
-    return tuple(255 * c for c in colorsys.hsv_to_rgb(hue, (0.7, 0.85)[label // 14 % 2], (0.95, 0.72)[label // 7 % 2]))
 
 
 def _shade(color: Sequence[float], instance: int) -> tuple[float, float, float]:

@@ -1,21 +1,29 @@
-"""Segments images: writes an overlay (masks, outlines, class names) and a JSON for each."""
+"""Segments images: writes an overlay (masks, outlines, class names) and a JSON for each.
+
+--json adds masks, as COCO's RLE, to the JSON files, and writes coco.json, one dataset in COCO's format. --save_masks
+adds NAME_mask.png, of 8 or 16 bits: the label ids of a semantic answer, or the ids of segments, 0 where there is none.
+"""
 
 from __future__ import annotations
 
 import argparse
 import glob
 import sys
+from collections import Counter
 from pathlib import Path
 
-import torch
+import numpy as np
 from accelerate import Accelerator
+from PIL import Image
 from tqdm.auto import tqdm
 from transformers.utils.logging import disable_progress_bar
 
 from maskformer.data.files import replace_file
+from maskformer.data.nearest import Parser, nearest_path
+from maskformer.evaluation.answers import batches_of_one_canvas
+from maskformer.evaluation.coco_file import CocoFile
+from maskformer.evaluation.photographs import STYLES, answer_photographs, draw_answer, in_smaller_batches
 from maskformer.image_processing.image_loading import load_image
-from maskformer.image_processing.inference import last_predictions
-from maskformer.image_processing.visualization import draw_segments, draw_semantic
 from maskformer.training.history import write_json
 from maskformer.training.model_folder import load_model_folder
 
@@ -25,23 +33,29 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 
 def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=f"{__doc__}\n\nexample:\n  {EXAMPLE}", formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__, EXAMPLE)
     parser.add_argument("inputs", nargs="+", help="images, folders of images, or patterns such as 'photos/*.jpg'")
     parser.add_argument("--model", type=Path, required=True, help="folder of a trained model")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder of the answers")
     parser.add_argument("--task", choices=("panoptic", "instance", "semantic"), default="panoptic")
     parser.add_argument("--threshold", type=float, help="least score of a segment; by default the model's, or 0.5")
+    parser.add_argument("--style", choices=STYLES, default="both", help="of the overlay: filled, outlined, ...")
+    parser.add_argument("--legend", action="store_true", help="list classes, colours and areas beside the picture")
+    parser.add_argument("--json", action="store_true", help="masks in the JSON files, and coco.json for all images")
+    parser.add_argument("--save_masks", action="store_true", help="write a PNG of ids for each image too")
+    parser.add_argument("--batch_size", type=int, default=1, help="images of one size at a time; fewer if memory ends")
     parser.add_argument("--overwrite", action="store_true", help="replace answers that are there")
     parser.add_argument("--on_bad_sample", choices=("raise", "skip"), default="skip", help="unreadable images")
-    return parser, parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.batch_size < 1:
+        parser.error(f"--batch_size {arguments.batch_size}: it must be at least 1")
+    return parser, arguments
 
 
 def find_images(inputs: list[str]) -> list[Path]:
     """The images that files, folders and patterns name, in order and each once.
 
-    Raises `ValueError` for an input that names none.
+    Raises `ValueError` for an input that names none, with the nearest that exists.
     """
     found: dict[Path, None] = {}
     for text in inputs:
@@ -51,7 +65,7 @@ def find_images(inputs: list[str]) -> list[Path]:
         else:
             paths = [path] if path.is_file() else [Path(item) for item in sorted(glob.glob(text, recursive=True))]
         if not paths:
-            raise ValueError(f"{text}: there is no image of this name, folder or pattern")
+            raise ValueError(f"{text}: there is no image of this name, folder or pattern{nearest_path(path)}")
         found |= dict.fromkeys(paths)
     return list(found)
 
@@ -69,51 +83,50 @@ def output_names(images: list[Path]) -> dict[Path, str]:
     return names
 
 
-def check_outputs(folder: Path, names: dict[Path, str], overwrite: bool) -> None:
-    """Raises `ValueError` where answers would replace an image that is read, or, without `overwrite`, any file."""
+def check_outputs(folder: Path, names: dict[Path, str], arguments: argparse.Namespace) -> None:
+    """Raises `ValueError` where answers would replace an image that is read, or, without `--overwrite`, any file."""
     images = {image.resolve() for image in names}
-    for name in names.values():
-        for path in (folder / f"{name}.png", folder / f"{name}.json"):
-            if path.resolve() in images:
-                raise ValueError(f"{path} is one of the images, and would be replaced; choose another --output_dir")
-            if path.exists() and not overwrite:
-                raise ValueError(f"{folder} already holds answers ({path.name}); use --overwrite")
+    endings = [".png", ".json"] + ["_mask.png"] * arguments.save_masks
+    outputs = [folder / f"{name}{ending}" for name in names.values() for ending in endings]
+    outputs += [folder / "coco.json"] * arguments.json
+    for path, count in Counter(outputs).items():
+        if path.resolve() in images:
+            raise ValueError(f"{path} is one of the images, and would be replaced; choose another --output_dir")
+        if count > 1:
+            raise ValueError(f"{path} would be written twice; rename one of the images")
+        if path.exists() and not arguments.overwrite:
+            raise ValueError(f"{folder} already holds answers ({path.name}); use --overwrite")
 
 
-@torch.inference_mode()
-def segment(model, image_processor, image, task: str, threshold: float | None) -> tuple[dict, object]:
-    """The answer for one image (H, W, 3), as JSON values and as a picture."""
-    outputs = last_predictions(model, image_processor(images=image, return_tensors="pt"))
-    size = [image.shape[:2]]
-    names = [model.config.id2label[index] for index in range(model.config.num_labels)]
-    colors = model.config.label_colors
-    if colors is not None and len(colors) != len(names):
-        colors = None  # the labels were replaced
-    if task == "semantic":
-        (labels,) = image_processor.post_process_semantic_segmentation(outputs, target_sizes=size)
-        counts = torch.bincount(labels.flatten(), minlength=len(names)).tolist()
-        segments = [{"label": names[i], "label_id": i, "area": area} for i, area in enumerate(counts) if area]
-        return {"segments": segments}, draw_semantic(image, labels, names, colors)
-    post_process = getattr(image_processor, f"post_process_{task}_segmentation")
-    settings = {"threshold": 0.5}
-    if task == "panoptic":
-        settings |= image_processor.test_protocol or {}
-    if threshold is not None:
-        settings["threshold"] = threshold
-    (answer,) = post_process(outputs, target_sizes=size, **settings)
-    areas = torch.bincount(answer["segmentation"].flatten().long(), minlength=len(answer["segments_info"]) + 1).tolist()
-    segments = [
-        {"id": info["id"], "label": names[info["label_id"]], **info, "area": areas[info["id"]]}
-        for info in answer["segments_info"]
-    ]
-    return {"segments": segments}, draw_segments(image, answer, names, colors, labels=max(image.shape[:2]) >= 64)
+def readable(images: list[Path], skip: bool, skipped: list[Path]):
+    """The images one by one, as examples; those that cannot be read are named and, with `skip`, left out."""
+    for path in images:
+        try:
+            yield {"path": path, "image": load_image(path)}
+        except ValueError as error:
+            if not skip:
+                sys.exit(f"error: {error}\n(--on_bad_sample skip leaves such images out)")
+            tqdm.write(f"skipped: {error}", file=sys.stderr)
+            skipped.append(path)
 
 
-def write_answer(folder: Path, name: str, content: dict, picture) -> None:
-    """Writes NAME.json and NAME.png, each all or nothing."""
-    write_json(folder / f"{name}.json", content)
-    with replace_file(folder / f"{name}.png") as temporary:
+def save_picture(path: Path, picture: Image.Image) -> None:
+    """Writes a PNG, all or nothing."""
+    with replace_file(path) as temporary:
         picture.save(temporary, format="PNG")
+
+
+def write_answer(name: str, example: dict, answer, config, arguments: argparse.Namespace) -> None:
+    """Writes NAME.json, NAME.png and what else was asked for."""
+    image, folder = example["image"], arguments.output_dir
+    segments = answer.segments
+    if arguments.json:
+        segments = [{**segment, "segmentation": rle} for segment, rle in zip(segments, answer.rles, strict=True)]
+    header = {"image": str(example["path"]), "height": image.shape[0], "width": image.shape[1], "task": arguments.task}
+    write_json(folder / f"{name}.json", header | {"segments": segments})
+    save_picture(folder / f"{name}.png", draw_answer(image, answer, config, arguments.style, arguments.legend))
+    if arguments.save_masks:
+        save_picture(folder / f"{name}_mask.png", Image.fromarray(np.ascontiguousarray(answer.map_of_ids())))
 
 
 def main() -> None:
@@ -122,7 +135,7 @@ def main() -> None:
     try:
         images = find_images(arguments.inputs)
         names = output_names(images)
-        check_outputs(arguments.output_dir, names, arguments.overwrite)
+        check_outputs(arguments.output_dir, names, arguments)
         model, image_processor = load_model_folder(arguments.model)
         if not hasattr(image_processor, f"post_process_{arguments.task}_segmentation"):
             kind = model.config.model_type
@@ -131,23 +144,28 @@ def main() -> None:
     except (ValueError, OSError) as error:
         parser.error(str(error))
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
-    failed = 0
-    for path in tqdm(images, desc="segmenting", unit="image"):
-        try:
-            image = load_image(path)
-        except ValueError as error:
-            if arguments.on_bad_sample == "raise":
-                sys.exit(f"error: {error}\n(--on_bad_sample skip leaves such images out)")
-            tqdm.write(f"skipped: {error}", file=sys.stderr)
-            failed += 1
-            continue
-        content, picture = segment(model, image_processor, image, arguments.task, arguments.threshold)
-        header = {"image": str(path), "height": image.shape[0], "width": image.shape[1], "task": arguments.task}
-        write_answer(arguments.output_dir, names[path], header | content, picture)
+    skipped: list[Path] = []
+    coco = CocoFile(model.config.id2label)
+
+    def answer(examples: list[dict], inputs: dict) -> list:
+        sizes = [example["image"].shape[:2] for example in examples]
+        return answer_photographs(model, image_processor, sizes, inputs, arguments.task, arguments.threshold)
+
+    examples = readable(images, arguments.on_bad_sample == "skip", skipped)
+    with tqdm(total=len(images), desc="segmenting", unit="image") as bar:
+        for batch, inputs in batches_of_one_canvas(examples, image_processor, arguments.batch_size):
+            for example, said in zip(batch, in_smaller_batches(answer, batch, inputs), strict=True):
+                write_answer(names[example["path"]], example, said, model.config, arguments)
+                coco.add(example["path"], said)
+            bar.update(len(batch))
+        bar.update(len(skipped))
+    if arguments.json:
+        write_json(arguments.output_dir / "coco.json", coco.content())
     print(
-        f"{len(images) - failed} answers in {arguments.output_dir}" + (f", {failed} images skipped" if failed else "")
+        f"{len(images) - len(skipped)} answers in {arguments.output_dir}"
+        + (f", {len(skipped)} images skipped" if skipped else "")
     )
-    sys.exit(1 if failed == len(images) else 0)
+    sys.exit(1 if len(skipped) == len(images) else 0)
 
 
 if __name__ == "__main__":

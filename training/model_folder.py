@@ -7,6 +7,7 @@ from pathlib import Path
 
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation, PreTrainedModel
 
+from maskformer.data.nearest import nearest_path
 from maskformer.modeling.configuration_maskformer import MaskFormerUniversalConfig, PerPixelBaselineConfig
 
 MODEL_TYPES = (MaskFormerUniversalConfig.model_type, PerPixelBaselineConfig.model_type)
@@ -20,7 +21,10 @@ def load_model_folder(folder: Path, model_types: tuple[str, ...] = MODEL_TYPES) 
     """
     path = folder / "config.json"
     if not path.is_file():
-        raise ValueError(f"{folder} is not a model folder: it has no config.json")
+        hint = nearest_path(folder)
+        if (folder / "best" / "config.json").is_file():
+            hint = f"; did you mean '{folder / 'best'}'?"
+        raise ValueError(f"{folder} is not a model folder: it has no config.json{hint}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
