@@ -21,7 +21,7 @@ PYTEST = HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -n $(WORKE
 LAUNCH = OMP_WAIT_POLICY=passive "$(BIN)/python" -m accelerate.commands.launch --num_processes 1 --num_machines 1 --mixed_precision no \
 	--dynamo_backend no --num_cpu_threads_per_process $(CORES)
 
-.PHONY: help demo test test-parity test-slow lint format bench clean
+.PHONY: help demo test test-parity test-slow lint format bench docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
@@ -48,6 +48,14 @@ format: $(READY)  ## apply them
 
 bench: $(READY)  ## parameters and multiply-adds of every recipe, beside the paper's
 	"$(BIN)/python" scripts/benchmark.py complexity
+
+docs: $(READY)  ## draw the pictures of docs/ and run the notebooks anew; that of the README too, after `make demo`
+	"$(BIN)/python" docs/draw.py
+	"$(BIN)/python" scripts/inspect_dataset.py --source shapes --output_dir outputs/docs
+	cp outputs/docs/contact_sheet.png docs/images/inspect_shapes.png
+	cp outputs/docs/histogram.png docs/images/inspect_shapes_histogram.png
+	if [ -f outputs/demo/validation.png ]; then cp outputs/demo/validation.png docs/images/demo.png; fi
+	HF_HUB_OFFLINE=1 "$(BIN)/jupyter-execute" --inplace notebooks/*.ipynb
 
 clean:  ## remove caches and builds; the environment and outputs/ stay
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache

@@ -40,7 +40,11 @@ setup(
     python_requires=">=3.10",
     packages=list(PARTS),
     package_dir=PARTS,
-    package_data={"maskformer.recipes": ["*/*.yaml"], "maskformer.data": ["label_sets/*.json"]},
+    package_data={
+        "maskformer.recipes": ["*/*.yaml"],
+        "maskformer.data": ["label_sets/*.json"],
+        "maskformer.demo": ["*.css", "*.js"],
+    },
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",

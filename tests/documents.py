@@ -25,12 +25,25 @@ def commands(page: Path) -> list[str]:
     text = page.read_text(encoding="utf-8")
     blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL) + re.findall(r"(?:^ {4}\S.*\n(?: .*\n)*)", text, re.M)
     lines = [line.strip() for block in blocks for line in re.sub(r"\\\n\s*", " ", block).splitlines()]
-    return [line for line in lines if line.startswith(PROGRAMS)]
+    inline = [code for code in re.findall(r"`([^`\n]+)`", text) if "scripts/" in code and "..." not in code]
+    return [line for line in lines + inline if line.startswith(PROGRAMS)]
 
 
 def links(page: Path) -> list[str]:
-    """Where a page leads to, but for its own headings."""
-    return sorted(set(re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8"))))
+    """Where a page leads to, headings included (`other.md#heading`)."""
+    return sorted(set(re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8"))))
+
+
+def leads_somewhere(page: Path, target: str) -> bool:
+    """Whether a link of `page` has an end: a file, and a heading of it where one is named."""
+    if target.startswith("https://"):
+        return True
+    name, _, heading = target.partition("#")
+    path = page.parent / name if name else page
+    if not heading:
+        return path.exists()
+    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return heading in [re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings]
 
 
 def check_command(command: str, monkeypatch) -> None:
@@ -47,6 +60,8 @@ def check_command(command: str, monkeypatch) -> None:
             modules[module](words[words.index("-m") + 2 :])
         return
     assert all((ROOT / word).is_file() for word in words if word.startswith("scripts/"))
+    if words[-1] == "--help":
+        return
     script = next(word for word in words if word.startswith("scripts/") and word.endswith(".py"))
     options = words[words.index(script) + 1 :]
     if script == "scripts/prepare_dataset.py":
