@@ -14,12 +14,16 @@ from .row_blocks import composed_weights
 
 @dataclass(frozen=True)
 class MaskWindow:
-    """A mask: `inside` and `probabilities` (R, C) of the answer's `rows` and `columns`. Nothing else is inside it."""
+    """A mask: `inside`, bool (R, C), of the answer's `rows` and `columns`; nothing else is inside it.
+
+    `area` is the number of its pixels and `total` the sum of their probabilities, both ().
+    """
 
     rows: slice
     columns: slice
-    probabilities: Tensor
     inside: Tensor
+    area: Tensor
+    total: Tensor
 
     def of(self, picture: Tensor) -> Tensor:
         """The window's part of a picture (H, W), a view."""
@@ -37,7 +41,8 @@ def mask_windows(p: ImagePrediction, queries: Sequence[int], mask_threshold: flo
         (from_rows, weights), (from_columns, others) = down.part(row), across.part(column)
         logits = torch.linalg.multi_dot([weights, mask[from_rows, from_columns], others.T])  # (R, C), cheaper way first
         probabilities = logits.sigmoid_()
-        yield MaskWindow(row, column, probabilities, probabilities >= mask_threshold)
+        inside = probabilities >= mask_threshold
+        yield MaskWindow(row, column, inside, inside.sum(), probabilities.mul_(inside).sum())
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 from .image_prediction import ImagePrediction
 from .mask_windows import MaskWindow, mask_windows
 from .preprocessing import nearest_pixels
-from .row_blocks import resized_rows, row_blocks, without_autocast
+from .row_blocks import ACCELERATOR_BLOCK_ELEMENTS, resized_rows, row_blocks, without_autocast
 from .tiles import Tiles, highest_scores, tile_axes
 
 DETR_SMALLEST_AREA = 5  # pixels of a segment, in DETR's post-processing
@@ -24,7 +24,14 @@ DETR_SMALLEST_AREA = 5  # pixels of a segment, in DETR's post-processing
 
 @without_autocast
 def semantic_segmentation(prediction: ImagePrediction, resize_masks_first: bool) -> Tensor:
-    """The label of every pixel, int64 (H, W): the highest of the `semantic_scores`."""
+    """The label of every pixel, int64 (H, W): the highest of the `semantic_scores`.
+
+    Tiles spare a processor most of the work. An accelerator has done all of it before it has told the tiles apart.
+    """
+    if prediction.device.type != "cpu":
+        elements = elements_per_score_row(prediction)
+        blocks = row_blocks(prediction.output_size[0], elements, ACCELERATOR_BLOCK_ELEMENTS)
+        return torch.cat([score_rows(prediction, rows, resize_masks_first).argmax(0) for rows in blocks])  # (H, W)
     if prediction.class_logits is None:
         tiles = _tiles(prediction, prediction.mask_logits, lambda logits: logits)
         return highest_scores(tiles, tiles.logits.new_ones(tiles.logits.shape[-1]))[0]
@@ -202,11 +209,10 @@ def instance_segmentation(
     (False) and `score`.
     """
     instances = _instances(prediction, threshold, mask_threshold, stuff_ids)
-    queries = [query for query, _, _ in instances]
-    infos = [{"label_id": label, "was_fused": False, "score": score} for _, label, score in instances]
-    windows = mask_windows(prediction, queries, mask_threshold)
+    infos = [{"label_id": label, "was_fused": False, "score": score} for label, score, _ in instances]
+    windows = [window for _, _, window in instances]
     if form == "binary":
-        segmentation = torch.zeros(len(queries), *prediction.output_size, dtype=torch.bool, device=prediction.device)
+        segmentation = torch.zeros(len(windows), *prediction.output_size, dtype=torch.bool, device=prediction.device)
         for mask, window in zip(segmentation, windows, strict=True):
             window.of(mask).copy_(window.inside)
     elif form == "rle":
@@ -215,8 +221,8 @@ def instance_segmentation(
         segmentation, visible = _void(prediction), []
         for window, info in zip(windows, infos, strict=True):
             free = window.inside & (window.of(segmentation) == 0)  # (R, C)
-            visible_area, area = int(free.sum()), int(window.inside.sum())
-            if visible_area > 0 and visible_area / area >= overlap_mask_area_threshold:
+            visible_area = int(free.sum())
+            if visible_area > 0 and visible_area / int(window.area) >= overlap_mask_area_threshold:
                 visible.append(info)
                 window.of(segmentation).masked_fill_(free, len(visible))
         infos = visible
@@ -225,19 +231,21 @@ def instance_segmentation(
 
 def _instances(
     p: ImagePrediction, threshold: float, mask_threshold: float, stuff_ids: Collection[int]
-) -> list[tuple[int, int, float]]:
-    """Query, label and score of every instance, by falling score."""
+) -> list[tuple[int, float, MaskWindow]]:
+    """Label, score and mask of every instance, by falling score."""
     probabilities, labels = p.class_logits.softmax(-1)[:, :-1].max(-1)  # (N,)
     is_stuff = torch.isin(labels, torch.tensor(sorted(stuff_ids), dtype=labels.dtype, device=labels.device))
     # The mean mask probability is at most 1, so no query below the threshold can reach it.
     queries = torch.nonzero((probabilities > threshold) & ~is_stuff).flatten()  # (n,)
-    found = []
-    for query, window in zip(queries.tolist(), mask_windows(p, queries.tolist(), mask_threshold), strict=True):
-        area = int(window.inside.sum())
-        score = float(probabilities[query] * (window.probabilities * window.inside).sum() / max(area, 1))
-        if area > 0 and score > threshold:
-            found.append((query, int(labels[query]), score))
-    return sorted(found, key=lambda instance: -instance[2])
+    windows = list(mask_windows(p, queries.tolist(), mask_threshold))
+    if not windows:
+        return []
+    areas = torch.stack([window.area for window in windows])  # (n,)
+    totals = torch.stack([window.total for window in windows])  # (n,)
+    scores = probabilities[queries] * totals / areas.clamp(min=1)  # (n,)
+    found = zip(labels[queries].tolist(), scores.tolist(), windows, areas.tolist(), strict=True)
+    instances = [(label, score, window) for label, score, window, area in found if area > 0 and score > threshold]
+    return sorted(instances, key=lambda instance: -instance[1])
 
 
 def _void(p: ImagePrediction) -> Tensor:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 BLOCK_ELEMENTS = 2**22  # elements of a block's largest tensor: 16 MB in float32
+ACCELERATOR_BLOCK_ELEMENTS = 2**24  # 64 MB: an accelerator is slowed down by many small operations
 
 
 def without_autocast(function: Callable) -> Callable:
@@ -29,9 +30,9 @@ def without_autocast(function: Callable) -> Callable:
     return exact
 
 
-def row_blocks(height: int, elements_per_row: int) -> Sequence[Tensor]:
-    """The rows 0 to `height`, int64, in blocks of at most `BLOCK_ELEMENTS` elements (one row at least)."""
-    return torch.arange(height).split(max(1, BLOCK_ELEMENTS // max(1, elements_per_row)))
+def row_blocks(height: int, elements_per_row: int, elements: int | None = None) -> Sequence[Tensor]:
+    """The rows 0 to `height`, int64, in blocks of at most `elements`, or `BLOCK_ELEMENTS` (one row at least)."""
+    return torch.arange(height).split(max(1, (elements or BLOCK_ELEMENTS) // max(1, elements_per_row)))
 
 
 def resized_rows(rows_of: Callable[[Tensor], Tensor], old_height: int, size: tuple[int, int], rows: Tensor) -> Tensor:

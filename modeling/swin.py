@@ -9,7 +9,8 @@ Shapes: B images, C channels, H x W tokens of the stage, w the window's side, n 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -69,14 +70,14 @@ def relative_position_index(window: int) -> torch.Tensor:
 
 # Both are found by adding. They are data to a compiler so: with `arange` and sizes that it does not know, all that
 # follows is algebra, in which it spends minutes, and which ONNX cannot say.
-def positions(length: int, like: torch.Tensor) -> torch.Tensor:
+def positions(length: int, device: torch.device) -> torch.Tensor:
     """0 to `length` - 1, int64 (length,)."""
-    return torch.ones(length, dtype=torch.int64, device=like.device).cumsum(0) - 1
+    return torch.ones(length, dtype=torch.int64, device=device).cumsum(0) - 1
 
 
-def number(length: int, like: torch.Tensor) -> torch.Tensor:
+def number(length: int, device: torch.device) -> torch.Tensor:
     """`length`, int64 ()."""
-    return torch.ones(length, dtype=torch.int64, device=like.device).sum()
+    return torch.ones(length, dtype=torch.int64, device=device).sum()
 
 
 class Source(NamedTuple):
@@ -103,21 +104,45 @@ class Windows(NamedTuple):
 
     source: Source  # of the L places of the windows
     place: torch.Tensor  # (B x H x W,), among those L, of each token
-    mask: torch.Tensor | None  # (B x W_n, 1, n, n), added to the scores: -100 between tokens that were not neighbours
+    regions: torch.Tensor | None  # (B x W_n, n), of shifted maps: tokens of one window and region were neighbours
+
+    def mask(self, dtype: torch.dtype) -> torch.Tensor | None:
+        """What is added to the scores, (B x W_n, 1, n, n): -100 between tokens that were not neighbours."""
+        if self.regions is None:
+            return None
+        differ = self.regions[:, None, :, None] != self.regions[:, None, None, :]  # (B x W_n, 1, n, n)
+        return torch.zeros(differ.shape, device=differ.device, dtype=dtype).masked_fill(differ, -100.0)
 
 
-def arrange(tokens: torch.Tensor, window: int, shift: int) -> Windows:
-    """The windows of `tokens` (B, H, W, C).
+def layout(make: Callable, tokens: torch.Tensor, *settings: int):
+    """`make(B, H, W, *settings, device)` for `tokens` (B, H, W, C), remembered for the sizes that came last.
+
+    On a GPU its many small steps would take as long as the attention. What is compiled or traced makes its own.
+    """
+    size = (*tokens.shape[:3], *settings, tokens.device)
+    if torch.compiler.is_compiling() or type(tokens) not in (torch.Tensor, nn.Parameter):
+        return make(*size)
+    return remembered(make, *size)
+
+
+@lru_cache(maxsize=24)  # eleven for a size of images: two for each stage, one between two stages
+def remembered(make: Callable, *size):
+    """`make(*size)`, its tensors fit for training wherever they are made."""
+    with torch.inference_mode(False):
+        return make(*size)
+
+
+def arrange(batch: int, height: int, width: int, window: int, shift: int, device: torch.device) -> Windows:
+    """The windows of `batch` maps of `height` x `width` tokens.
 
     Plain arithmetic over all places, and one copy of the tokens with what it gives: pad, roll and a view of H x W as
     windows would be three, and ask, of a size that the compiler does not know, whether there is one window or no
     padding.
     """
-    batch, height, width = tokens.shape[:3]
     area = window * window
     windows = batch * ((height + window - 1) // window) * ((width + window - 1) // window)
-    slot, token = positions(windows * area, tokens), positions(batch * height * width, tokens)  # (L,), (B x H x W,)
-    height, width = number(height, tokens), number(width, tokens)
+    slot, token = positions(windows * area, device), positions(batch * height * width, device)  # (L,), (B x H x W,)
+    height, width = number(height, device), number(width, device)
     rows, columns = (height + window - 1) // window, (width + window - 1) // window
 
     index, within = slot // area, slot % area  # of the window, and of the token in it
@@ -131,19 +156,27 @@ def arrange(tokens: torch.Tensor, window: int, shift: int) -> Windows:
     index = (token // (height * width) * rows + row // window) * columns + column // window
     place = index * area + row % window * window + column % window
 
-    mask = None
+    regions = None
     if shift:
         down, right = rows * window, columns * window
         regions = 3 * band(shifted_row, down, window, shift) + band(shifted_column, right, window, shift)
         regions = regions.view(-1, area)  # (B x W_n, n)
-        differ = regions[:, None, :, None] != regions[:, None, None, :]  # (B x W_n, 1, n, n)
-        mask = torch.zeros(differ.shape, device=tokens.device, dtype=tokens.dtype).masked_fill(differ, -100.0)
-    return Windows(taken, place, mask)
+    return Windows(taken, place, regions)
 
 
 def band(position: torch.Tensor, length: int, window: int, shift: int) -> torch.Tensor:
     """0, 1 or 2 for `position` on a shifted side of `length`: before the last window, in it, or wrapped around."""
     return (position >= length - window).long() + (position >= length - shift)
+
+
+def arrange_quarters(batch: int, height: int, width: int, device: torch.device) -> Source:
+    """The four tokens that become one, one after another, of each of B x H/2 x W/2: the two of a column first."""
+    quarter = positions(4 * batch * ((height + 1) // 2) * ((width + 1) // 2), device)
+    height, width = number(height, device), number(width, device)
+    rows, columns = (height + 1) // 2, (width + 1) // 2
+    row = quarter // (4 * columns) % rows * 2 + quarter % 2
+    column = quarter // 4 % columns * 2 + quarter // 2 % 2
+    return source(quarter // (4 * rows * columns), row, column, height, width)
 
 
 class WindowAttention(nn.Module):
@@ -189,10 +222,10 @@ class Block(GradientCheckpointingLayer):
         self.norm2 = nn.LayerNorm(channels)
         self.mlp = nn.ModuleDict({"fc1": nn.Linear(channels, 4 * channels), "fc2": nn.Linear(4 * channels, channels)})
 
-    def forward(self, tokens: torch.Tensor, windows: Windows) -> torch.Tensor:
-        """`tokens` (B, H, W, C), which lie in `windows`, to the same shape."""
+    def forward(self, tokens: torch.Tensor, windows: Windows, mask: torch.Tensor | None) -> torch.Tensor:
+        """`tokens` (B, H, W, C), which lie in `windows` with that mask, to the same shape."""
         placed = windows.source.of(self.norm1(tokens)).view(-1, self.attn.window**2, tokens.shape[-1])
-        attended = self.attn(placed, windows.mask).flatten(0, 1)  # (B x W_n x n, C)
+        attended = self.attn(placed, mask).flatten(0, 1)  # (B x W_n x n, C)
         attended = attended.index_select(0, windows.place).view(tokens.shape)  # (B, H, W, C)
         tokens = tokens + self.drop_path(attended)
         hidden = nn.functional.gelu(self.mlp["fc1"](self.norm2(tokens)))
@@ -210,13 +243,8 @@ class PatchMerging(nn.Module):
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """(B, H, W, C) to (B, H/2, W/2, 2C), odd sides padded."""
         batch, height, width, channels = tokens.shape
-        merged_size = (height + 1) // 2, (width + 1) // 2
-        quarter = positions(4 * batch * merged_size[0] * merged_size[1], tokens)  # of each four, the rows first
-        height, width = number(height, tokens), number(width, tokens)
-        rows, columns = (height + 1) // 2, (width + 1) // 2
-        row, column = quarter // (4 * columns) % rows * 2 + quarter % 2, quarter // 4 % columns * 2 + quarter // 2 % 2
-        merged = source(quarter // (4 * rows * columns), row, column, height, width).of(tokens)
-        merged = merged.view(batch, *merged_size, 4 * channels)  # (B, H/2, W/2, 4C)
+        merged = layout(arrange_quarters, tokens).of(tokens)  # (B x H/2 x W/2 x 4, C)
+        merged = merged.view(batch, (height + 1) // 2, (width + 1) // 2, 4 * channels)  # (B, H/2, W/2, 4C)
         return self.reduction(self.norm(merged))  # (B, H/2, W/2, 2C)
 
 
@@ -230,9 +258,10 @@ class Stage(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """`tokens` (B, H, W, C) to the same shape; every second block shifts its windows."""
-        plain, shifted = (arrange(tokens, self.window, shift) for shift in (0, self.window // 2))
+        plain, shifted = (layout(arrange, tokens, self.window, shift) for shift in (0, self.window // 2))
+        mask = shifted.mask(tokens.dtype) if len(self.blocks) > 1 else None
         for index, block in enumerate(self.blocks):
-            tokens = block(tokens, shifted if index % 2 else plain)
+            tokens = block(tokens, shifted, mask) if index % 2 else block(tokens, plain, None)
         return tokens
 
 
