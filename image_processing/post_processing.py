@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .image_prediction import ImagePrediction
@@ -19,6 +20,7 @@ from .preprocessing import nearest_pixels
 from .row_blocks import ACCELERATOR_BLOCK_ELEMENTS, resized_rows, row_blocks, without_autocast
 from .tiles import Tiles, highest_scores, tile_axes
 
+LARGEST_WHOLE = 2**27  # elements of the largest tensor that an accelerator is given at once: 512 MB in float32
 DETR_SMALLEST_AREA = 5  # pixels of a segment, in DETR's post-processing
 
 
@@ -26,11 +28,14 @@ DETR_SMALLEST_AREA = 5  # pixels of a segment, in DETR's post-processing
 def semantic_segmentation(prediction: ImagePrediction, resize_masks_first: bool) -> Tensor:
     """The label of every pixel, int64 (H, W): the highest of the `semantic_scores`.
 
-    Tiles spare a processor most of the work. An accelerator has done all of it before it has told the tiles apart.
+    Tiles spare a processor most of the work. An accelerator has done all of it before it has told the tiles apart; it
+    does all at once where its memory will do, else in blocks of rows.
     """
     if prediction.device.type != "cpu":
-        elements = elements_per_score_row(prediction)
-        blocks = row_blocks(prediction.output_size[0], elements, ACCELERATOR_BLOCK_ELEMENTS)
+        per_row = elements_per_score_row(prediction)
+        if per_row * max(prediction.canvas_size[0], prediction.output_size[0]) <= LARGEST_WHOLE:
+            return _whole_scores(prediction, resize_masks_first).argmax(0)
+        blocks = row_blocks(prediction.output_size[0], per_row, ACCELERATOR_BLOCK_ELEMENTS)
         return torch.cat([score_rows(prediction, rows, resize_masks_first).argmax(0) for rows in blocks])  # (H, W)
     if prediction.class_logits is None:
         tiles = _tiles(prediction, prediction.mask_logits, lambda logits: logits)
@@ -47,6 +52,21 @@ def _tiles(p: ImagePrediction, masks: Tensor, activate: Callable, activate_on_ca
     lines = zip(masks.shape[1:], p.canvas_size, p.image_size, p.output_size, strict=True)
     rows, columns = (tile_axes(*line, on_canvas) for line in lines)
     return Tiles(masks.detach().permute(1, 2, 0).contiguous(), rows, columns, p.output_size, activate)  # (h, w, N)
+
+
+def _whole_scores(p: ImagePrediction, resize_masks_first: bool) -> Tensor:
+    """The `semantic_scores` (K, H, W) as the official code finds them, everything at once."""
+    masks = _resized(p.mask_logits, p.canvas_size)[:, : p.image_size[0], : p.image_size[1]]  # (N, h, w)
+    if resize_masks_first:
+        return _combine(p, _resized(masks, p.output_size))
+    return _resized(_combine(p, masks), p.output_size)
+
+
+def _resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
+    """`picture` (C, h, w) at `size` (H, W)."""
+    if picture.shape[1:] == size:
+        return picture
+    return F.interpolate(picture[None], size=size, mode="bilinear", align_corners=False)[0]  # (C, H, W)
 
 
 def semantic_scores(prediction: ImagePrediction, resize_masks_first: bool) -> Tensor:

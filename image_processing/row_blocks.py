@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 BLOCK_ELEMENTS = 2**22  # elements of a block's largest tensor: 16 MB in float32
-ACCELERATOR_BLOCK_ELEMENTS = 2**24  # 64 MB: an accelerator is slowed down by many small operations
+ACCELERATOR_BLOCK_ELEMENTS = 2**23  # 32 MB: an accelerator is slowed down by many small operations
 
 
 def without_autocast(function: Callable) -> Callable:
@@ -48,7 +48,13 @@ def resized_rows(rows_of: Callable[[Tensor], Tensor], old_height: int, size: tup
     picture = torch.lerp(picture.index_select(1, low), picture.index_select(1, high), weight)  # (C, R, w)
     if picture.shape[-1] == size[1]:
         return picture
-    return F.interpolate(picture, size=size[1], mode="linear", align_corners=False)  # (C, R, W)
+    if picture.device.type == "cpu":
+        return F.interpolate(picture, size=size[1], mode="linear", align_corners=False)  # (C, R, W)
+    # CUDA's own works on one column at a time.
+    low, high, weight = (
+        w.to(picture.device) for w in resizing_weights(picture.shape[-1], size[1], torch.arange(size[1]))
+    )
+    return torch.lerp(picture.index_select(2, low), picture.index_select(2, high), weight)  # (C, R, W)
 
 
 def resizing_weights(old: int, new: int, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -17,6 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from maskformer.data.files import replace_file
+from maskformer.data.nearest import Parser
 from maskformer.modeling.configuration_maskformer import MaskFormerUniversalConfig
 from maskformer.onnx_model import MISSING, OnnxModel
 from maskformer.training.model_folder import load_model_folder
@@ -120,17 +121,19 @@ def export_folder(folder: Path, output: Path, overwrite: bool) -> str:
     return report(rows)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m maskformer.export",
-        description="A model folder to one ONNX file, for any batch and image size; then compared with the model.",
-        epilog=f"example: {EXAMPLE}",
-        allow_abbrev=False,
-    )
+    about = "A model folder to one ONNX file, for any batch and image size; then compared with the model."
+    parser = Parser(about, EXAMPLE, prog="python -m maskformer.export")
     parser.add_argument("model", metavar="MODEL", type=Path, help="the folder of a model, with its image processor")
     parser.add_argument("--output", metavar="FILE.onnx", type=Path, required=True)
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Exports what the command line says; whatever is wrong ends the program with exit code 2."""
+    parser = make_parser()
     options = parser.parse_args(arguments)
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     try:

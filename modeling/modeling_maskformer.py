@@ -203,9 +203,10 @@ class MaskFormerForUniversalSegmentation(MaskFormerUniversalPreTrainedModel):
         kwargs = {key: value for key, value in kwargs.items() if key not in HUB_ARGUMENTS}
         loading = {"dtype", "torch_dtype"}  # of the weights: `from_pretrained` reads them, "auto" included
         config.update({key: kwargs.pop(key) for key in list(kwargs) if hasattr(config, key) and key not in loading})
-        model = super().from_pretrained(None, *args, config=config, state_dict=state_dict, **kwargs)
+        loaded = super().from_pretrained(None, *args, config=config, state_dict=state_dict, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded  # with `output_loading_info`
         model.config.name_or_path = model.name_or_path = str(name)
-        return model
+        return loaded
 
     def forward(
         self,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,18 @@ from transformers import MaskFormerConfig, PreTrainedConfig
 # Arguments of `from_pretrained` that say where files come from, and those of them that `snapshot_download` has.
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 DOWNLOAD_ARGUMENTS = HUB_ARGUMENTS[:-1]
+
+
+@contextmanager
+def without_warnings(name: str) -> Iterator[None]:
+    """Keeps the logger `name` to errors: transformers warns of the very Swin Transformers that it saves."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def is_transformers_layout(name: str, kwargs: dict[str, Any]) -> bool:
@@ -44,6 +59,7 @@ def read_transformers_layout(name: str, kwargs: dict[str, Any]) -> tuple[PreTrai
         hub = {key: kwargs[key] for key in DOWNLOAD_ARGUMENTS if key in kwargs}
         folder = Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.bin"], **hub))
     folder = folder / (kwargs.get("subfolder") or "")
-    theirs = MaskFormerConfig.from_pretrained(folder)
+    with without_warnings("transformers.models.maskformer.configuration_maskformer"):
+        theirs = MaskFormerConfig.from_pretrained(folder)
     config = configs.config_from_transformers(theirs)
     return config, convert.from_transformers(weights.read_folder(folder), config)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import maskformer
 from helpers import ROOT
-from maskformer.convert.__main__ import make_parser
+from maskformer import export
+from maskformer.convert import __main__ as convert
 from maskformer.recipes.command_line import parse_overrides
 
 PROGRAMS = ("make ", "python ", "accelerate ", ".venv/bin/python ")
@@ -52,12 +53,10 @@ def check_command(command: str, monkeypatch) -> None:
     if words[0] == "make":
         assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text()
         return
-    modules = {"maskformer.convert": make_parser().parse_args, "maskformer.export": None, "pytest": None}
+    parsers = {"maskformer.convert": convert.make_parser, "maskformer.export": export.make_parser}
     if "-m" in words:
         module = words[words.index("-m") + 1]
-        assert module in modules, module
-        if modules[module]:
-            modules[module](words[words.index("-m") + 2 :])
+        parsers[module]().parse_args(words[words.index("-m") + 2 :])
         return
     assert all((ROOT / word).is_file() for word in words if word.startswith("scripts/"))
     if words[-1] == "--help":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -196,3 +198,24 @@ def test_the_pipeline_answers_with_a_converted_checkpoint(decisive, tmp_path, su
         for info in expected["segments_info"]
     }
     assert answer == wanted and answer
+
+
+def test_loading_says_one_line_and_can_tell_what_it_loaded(theirs, tmp_path, caplog):
+    with caplog.at_level("WARNING"), attached(caplog.handler):
+        model, info = MaskFormerForUniversalSegmentation.from_pretrained(tmp_path, output_loading_info=True)
+    assert isinstance(model, MaskFormerForUniversalSegmentation) and model.name_or_path == str(tmp_path)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path} holds transformers' own MaskFormer; its configuration and weights are converted."
+    ]
+
+
+@contextlib.contextmanager
+def attached(handler):
+    """transformers' messages do not reach the root logger, where caplog listens."""
+    logger = logging.getLogger("transformers")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
