@@ -12,10 +12,11 @@ from accelerate import Accelerator
 from maskformer.data.label_set import LabelSet
 from maskformer.evaluation.answers import kinds_of_answers, readable_examples
 from maskformer.evaluation.charts import draw_bars, draw_confusion
+from maskformer.evaluation.html_report import curve_urls, example_urls, write_html
 from maskformer.evaluation.measure import measure
 from maskformer.evaluation.predictions import PredictionFolder
 from maskformer.evaluation.progress import Progress, evaluation_key
-from maskformer.evaluation.report import worst_images, write_report
+from maskformer.evaluation.report import results_of, write_report
 from maskformer.evaluation.scores import Scores
 from maskformer.evaluation.together import together
 from maskformer.recipes import Recipe
@@ -69,7 +70,7 @@ def evaluate_model(
         predictions,
     )
     kinds = kinds_of_answers(recipe.evaluation, image_processor, source.labels)
-    results = scores.summary() | {
+    results = results_of(scores) | {
         "model": name,
         "recipe": recipe.name,
         "command": options.command,
@@ -77,13 +78,13 @@ def evaluate_model(
         "key": key,
         "seconds": time.monotonic() - began,
         "images_now": len(scores.images) - progress.restored,
-        "worst": worst_images(scores),
     }
     with together(accelerator):
         if accelerator.is_main_process:
             # Numbers first. What an interruption leaves is whole until the last two lines, which take no time.
             write_report(output, results, source.labels)
-            draw_pictures(model, image_processor, source, recipe, scores, results, output)
+            history = model_folder.resolve().parent / "history.jsonl"
+            draw_pictures(model, image_processor, source, recipe, scores, results, history, output)
             if predictions:
                 predictions.finish(output / "predictions")
             progress.clear()
@@ -164,13 +165,20 @@ def protocol(recipe: Recipe, image_processor, kinds, options: Options) -> dict:
     return settings
 
 
-def draw_pictures(model, image_processor, source, recipe: Recipe, scores: Scores, results: dict, output: Path) -> None:
-    """Draws all pictures in place of earlier ones. One that fails is missed, with a warning: numbers are worth more."""
+def draw_pictures(
+    model, image_processor, source, recipe: Recipe, scores: Scores, results: dict, history: Path, output: Path
+) -> None:
+    """Draws all pictures, and the page that shows some, in place of earlier ones.
+
+    One that fails is missed, with a warning: numbers are worth more.
+    """
+    arguments = recipe.evaluation
     pictures = {
         "confusion.png": lambda path: draw_confusion(scores.confusion, source.labels, path),
         "bars.png": lambda path: draw_bars(results["per_label"], source.labels, path),
-        "validation.png": lambda path: draw_validation(model, image_processor, source, recipe.evaluation, path),
+        "validation.png": lambda path: draw_validation(model, image_processor, source, arguments, path),
         "worst.png": lambda path: draw_worst(model, image_processor, source, recipe, results["worst"], path),
+        "report.html": lambda path: draw_page(model, image_processor, source, arguments, results, history, path),
     }
     for name, draw in pictures.items():
         path = output / name
@@ -179,6 +187,14 @@ def draw_pictures(model, image_processor, source, recipe: Recipe, scores: Scores
             draw(path)
         except Exception as error:  # of numpy, PIL, matplotlib, the file system: whatever it is, the numbers stay
             logger.warning("%s could not be drawn: %s", path, error)
+
+
+def draw_page(model, image_processor, source, arguments, results: dict, history: Path, path: Path) -> None:
+    """Writes all about an evaluation as one page, with the curves of the training where its `history` is there."""
+    facts = [f"recipe {results['recipe']}", f"{results['seconds']:.0f} s for {results['images_now']} images"]
+    settings = {"command": results["command"], "protocol": results["protocol"]}
+    pictures = example_urls(model, image_processor, source, arguments, results)
+    write_html(path, results["model"], facts, results, source.labels, settings, curve_urls(history), pictures)
 
 
 def draw_worst(model, image_processor, source, recipe: Recipe, worst: list[dict], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What an evaluation leaves to read: results, report and which images are worst."""
+"""What an evaluation leaves to read: results, report and which images are worst and best."""
 
 from __future__ import annotations
 
@@ -34,13 +34,14 @@ TITLES = {
 }
 # Those of a label.
 COLUMNS = {"pq": "PQ", "sq": "SQ", "rq": "RQ", "iou": "IoU", "semantic_pq": "PQ of map", "ap": "AP"}
-WORST = 6  # images that are drawn
+COUNTS = {"tp": "found", "fp": "spurious", "fn": "missed", "pixels": "pixels"}
+DRAWN = 6  # of the worst images, and of the best
 
 
 def write_report(folder: Path, results: dict, labels: LabelSet) -> None:
     """Writes `results.json` and `report.md` into `folder`.
 
-    `results` is the `summary` of scores with what else is known of the evaluation: `model`, `recipe`, `command`,
+    `results` are those of `results_of` with what else is known of the evaluation: `model`, `recipe`, `command`,
     `protocol`, `seconds`.
     """
     with replace_file(folder / "report.md") as temporary:
@@ -62,8 +63,7 @@ def report(results: dict, labels: LabelSet) -> str:
         results["command"],
         "```",
         "",
-        f"Recipe `{results['recipe']}`; {results['seconds']:.0f} s for {results['images_now']} images with torch "
-        f"{torch.__version__}, transformers {transformers.__version__}, Python {platform.python_version()}.",
+        f"Recipe `{results['recipe']}`; {results['seconds']:.0f} s for {results['images_now']} images, {versions()}.",
         "",
         "## Protocol",
         "",
@@ -85,17 +85,21 @@ def report(results: dict, labels: LabelSet) -> str:
 
 
 def label_table(per_label: dict[str, dict], labels: LabelSet) -> list[str]:
-    """A row for each label, in the order of the label set."""
+    """The lines of a Markdown table of the labels."""
+    return markdown(*label_rows(per_label, labels))
+
+
+def label_rows(per_label: dict[str, dict], labels: LabelSet) -> tuple[list[str], list[list[str]]]:
+    """Heads, and a row for each label, in the order of the label set."""
     keys = [key for key in COLUMNS if any(key in row for row in per_label.values())]
-    counted = all("tp" in row for row in per_label.values())
-    heads = ["label", "kind", *(COLUMNS[key] for key in keys), *(["found", "spurious", "missed"] if counted else [])]
+    counts = {key: head for key, head in COUNTS.items() if all(key in row for row in per_label.values())}
+    heads = ["label", "kind", *(COLUMNS[key] for key in keys), *counts.values()]
     rows = []
     for (name, row), thing in zip(per_label.items(), labels.is_thing, strict=True):
-        absent = counted and not row["tp"] + row["fp"] + row["fn"]
+        absent = "tp" in counts and not row["tp"] + row["fp"] + row["fn"]
         numbers = ["–" if absent and key in ("pq", "sq", "rq") else percent(row.get(key)) for key in keys]
-        counts = [str(row[key]) for key in ("tp", "fp", "fn")] if counted else []
-        rows.append([name, "thing" if thing else "stuff", *numbers, *counts])
-    return markdown(heads, rows)
+        rows.append([name, "thing" if thing else "stuff", *numbers, *(f"{row[key]:,}" for key in counts)])
+    return heads, rows
 
 
 def markdown(heads: list[str], rows: list[list[str]]) -> list[str]:
@@ -109,12 +113,29 @@ def percent(value: float | None) -> str:
     return "–" if value is None or value != value else f"{100 * value:.1f}"
 
 
-def worst_images(scores: Scores, count: int = WORST) -> list[dict]:
-    """Index, id and score of the images with the lowest scores, worst first; those without a score are left out."""
+def versions() -> str:
+    """What the numbers were computed with."""
+    return f"torch {torch.__version__}, transformers {transformers.__version__}, Python {platform.python_version()}"
+
+
+def results_of(scores: Scores) -> dict:
+    """The summary of `scores`, with the true `pixels` of each label, and the `worst` and `best` images.
+
+    Of few images the worst are shown; none is among the best too.
+    """
+    summary = scores.summary()
+    for row, pixels in zip(summary["per_label"].values(), scores.confusion.sum(axis=1).tolist(), strict=True):
+        row["pixels"] = pixels
+    ranked = ranked_images(scores)
+    return summary | {"worst": ranked[:DRAWN], "best": ranked[DRAWN:][::-1][:DRAWN]}
+
+
+def ranked_images(scores: Scores) -> list[dict]:
+    """Index, id and score of the images, lowest scores first; those without a score are left out."""
     metric = "PQ" if "panoptic" in scores.metrics else "mIoU"
     scored = [
         {"index": index, "image_id": image_id, "metric": metric, "score": score}
         for index, (image_id, score) in scores.images.items()
         if score == score
     ]
-    return sorted(scored, key=lambda row: (row["score"], row["index"]))[:count]
+    return sorted(scored, key=lambda row: (row["score"], row["index"]))

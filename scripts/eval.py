@@ -165,7 +165,7 @@ def run_model(parser, arguments, accelerator) -> None:
         print(table_of_labels(results["per_label"]))
         if "pq" not in results and recipe.evaluation.task != "semantic":
             print(f"semantic answers only: {why_semantic(recipe)}")
-        print(f"{results['images']} images; {output / 'results.json'} and {output / 'report.md'}")
+        print(f"{results['images']} images; {output / 'results.json'} and {output / 'report.html'}")
         print(in_one_line(results))
 
 

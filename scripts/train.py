@@ -161,7 +161,7 @@ def run(accelerator, recorder, recipe, model, optimizer, examples, state) -> Non
             print(f"stopped by {name}; what was learnt is in {folder / 'last'}, and --resume goes on", file=sys.stderr)
         sys.exit(128 + stopped_by)  # as shells report the signal
     if accelerator.is_main_process:
-        print(f"model {folder / 'best'}, pictures {folder / 'validation.png'} and {folder / 'curves.png'}")
+        print(f"model {folder / 'best'}, all about it {folder / 'report.html'}")
         print(in_one_line(recorder.best))
 
 

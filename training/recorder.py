@@ -12,7 +12,10 @@ from accelerate.utils import send_to_device
 
 from maskformer.data.example import Source
 from maskformer.data.files import replace_file
+from maskformer.evaluation.html_report import curve_urls, example_urls, write_html
 from maskformer.evaluation.measure import measure
+from maskformer.evaluation.report import results_of
+from maskformer.evaluation.scores import in_one_line
 from maskformer.recipes import Recipe
 from maskformer.training.batch_pictures import draw_batches
 from maskformer.training.checkpoint import replace_folder, save_model
@@ -25,7 +28,7 @@ from maskformer.training.step import NotFinite
 CHECKPOINTS = "checkpoint-" + 8 * "[0-9]"
 # Patterns of what a run writes; the last ones are what a crash in the middle of replacing a folder leaves.
 PRODUCTS = ("last", "best", CHECKPOINTS, "recipe.yaml", "history.jsonl", "curves.png", "validation.png", "batch.png")
-PRODUCTS += ("not_finite*.pt", "not_finite*.png", "logs", ".last.*", ".best.*", f".{CHECKPOINTS}.*")
+PRODUCTS += ("report.html", "not_finite*.pt", "not_finite*.png", "logs", ".last.*", ".best.*", f".{CHECKPOINTS}.*")
 
 
 class Recorder:
@@ -43,11 +46,13 @@ class Recorder:
         self.accelerator, self.recipe, self.folder, self.skip_bad = accelerator, recipe, folder, skip_bad
         self.image_processor, self.validation = image_processor, validation
         self.best: dict | None = None  # metrics of the checkpoint `best`
+        self.seconds = 0.0  # of training, as last recorded
         rank = f"-{accelerator.process_index}" * (accelerator.num_processes > 1)  # each has batches of its own
         self.not_finite = folder / f"not_finite{rank}.pt"
 
     def row(self, step: int, **values) -> None:
         """Adds a row to the history and, but for what is NaN, to the trackers."""
+        self.seconds = values.get("seconds", self.seconds)
         if self.accelerator.is_main_process:
             append_row(self.folder / "history.jsonl", {"step": step, **values})
         self.accelerator.log({name: value for name, value in values.items() if value == value}, step=step)
@@ -57,6 +62,7 @@ class Recorder:
 
         All processes save together, and none goes on, or ends, before it is written.
         """
+        self.seconds = seconds
         model = self.accelerator.unwrap_model(model)
         state = {"optimizer": optimizer_state(model, optimizer), "step": step, "seconds": seconds}
         if self.accelerator.scaler is not None:
@@ -80,8 +86,8 @@ class Recorder:
         training, arguments = self.accelerator.unwrap_model(model), self.recipe.evaluation
         whole = whole_model(training)
         scores = measure(whole, self.image_processor, self.validation, arguments, self.accelerator, self.skip_bad)
-        metrics = scores.summary()
-        metrics.pop("per_label")
+        results = results_of(scores)
+        metrics = {name: value for name, value in results.items() if name not in ("per_label", "worst", "best")}
         self.row(step, **metrics)
         name = arguments.best_metric if arguments.best_metric in metrics else "mean_iou"  # of per-pixel models
         # Written so that a metric that is NaN, as PQ of things where there are none, never keeps an older model.
@@ -93,9 +99,19 @@ class Recorder:
                 draw_validation(whole, self.image_processor, self.validation, arguments, picture)
         if self.accelerator.is_main_process:
             draw_curves(self.folder / "history.jsonl", self.folder / "curves.png")
+            self.write_report(whole, results, step)
         self.accelerator.wait_for_everyone()
         training.train()
         return metrics
+
+    def write_report(self, model, results: dict, step: int) -> None:
+        """Writes `report.html`: the run so far, and `results` of its last evaluation."""
+        recipe, source = self.recipe, self.validation
+        facts = [f"{step} steps", f"{self.seconds / 60:.1f} minutes", f"best model: {in_one_line(self.best)}"]
+        pictures = example_urls(model, self.image_processor, source, recipe.evaluation, results)
+        curves = curve_urls(self.folder / "history.jsonl")
+        path = self.folder / "report.html"
+        write_html(path, recipe.name, facts, results, source.labels, recipe.sections(), curves, pictures)
 
 
 def products(folder: Path) -> list[Path]:
