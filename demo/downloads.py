@@ -1,0 +1,52 @@
+"""Answers as files."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from .answers import Answer
+
+
+def answer_archive(answer: Answer, task: str, overlay: Image.Image) -> bytes:
+    """A ZIP of an answer.
+
+    `segments.png` holds the map of segment ids, 0 for void, in 8 bits or, beyond 255 segments, in 16; `segments.json`
+    every segment with id, label, score (none in semantic answers), area in pixels and COCO RLE; `overlay.png` the
+    picture.
+    """
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as files:
+        files.writestr("segments.png", _png(Image.fromarray(_smallest(answer.segmentation))))
+        files.writestr("segments.json", json.dumps(answer_json(answer, task), indent=1))
+        files.writestr("overlay.png", _png(overlay))
+    return archive.getvalue()
+
+
+def answer_json(answer: Answer, task: str) -> dict:
+    """The task, the size, and the segments with their masks as COCO RLE."""
+    height, width = answer.segmentation.shape
+    segments = [segment | {"rle": _rle(answer.segmentation == segment["id"])} for segment in answer.segments]
+    return {"task": task, "height": height, "width": width, "segments": segments}
+
+
+def _rle(mask: np.ndarray) -> dict:
+    """A mask (H, W) as `{"size": [H, W], "counts": str}`."""
+    rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": [int(edge) for edge in rle["size"]], "counts": rle["counts"].decode()}
+
+
+def _smallest(segmentation: np.ndarray) -> np.ndarray:
+    """The map in the smallest type that PNG has for it."""
+    return segmentation.astype(np.uint8 if segmentation.max(initial=0) < 256 else np.uint16)
+
+
+def _png(picture: Image.Image) -> bytes:
+    content = io.BytesIO()
+    picture.save(content, "PNG")
+    return content.getvalue()
