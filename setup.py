@@ -69,6 +69,7 @@ setup(
             "ruff>=0.17,<0.18",
             "h5py>=3.8",
             "peft>=0.15",
+            "playwright>=1.45",
             *ONNX,
             *WEB,
             *NOTEBOOKS,

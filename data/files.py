@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
+from maskformer.data.nearest import nearest_path
+
 
 def sha256(path: str | Path) -> str:
     """The SHA-256 of a file, in hexadecimal digits."""
@@ -42,7 +44,7 @@ def read_json(path: Path, needs: str) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors begin files with a mark
     except FileNotFoundError:
-        raise ValueError(f"{path}: there is no such file; {needs}") from None
+        raise ValueError(f"{path}: there is no such file; {needs}{nearest_path(path)}") from None
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); {needs}") from error
     except (ValueError, RecursionError) as error:

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from maskformer.data.nearest import nearest_path
+
 SPLIT_FOLDERS = {"train": "training", "validation": "validation"}  # as ADE20K and Mapillary Vistas name them
 
 
@@ -18,7 +20,7 @@ def dataset_root(folder: str | Path, name: str) -> Path:
 def require_folder(folder: Path, layout: str) -> Path:
     """`folder`; raises `ValueError` where it is missing, with the `layout` that is expected."""
     if not folder.is_dir():
-        raise ValueError(f"{folder}: there is no such folder; {layout}")
+        raise ValueError(f"{folder}: there is no such folder; {layout}{nearest_path(folder)}")
     return folder
 
 

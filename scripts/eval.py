@@ -29,7 +29,7 @@ from maskformer.evaluation.tables import TABLES, fill, model_folder_of, recipes_
 from maskformer.evaluation.together import together
 from maskformer.recipes.arguments import AUGMENTATION, PROTOCOL, DataArguments, EvaluationArguments
 from maskformer.recipes.command_line import parse_overrides, parse_with_recipe, recipe_parser
-from maskformer.training.model_folder import load_model_folder
+from maskformer.training.model_folder import load_model_folder, near_model_folder
 
 EXAMPLE = "python scripts/eval.py --model outputs/demo/best"
 # What an evaluation reads of a recipe: where the data are, and the protocol.
@@ -75,7 +75,7 @@ def find_model(parser, name: str, output_dir: Path | None) -> Path:
     if (folder / "config.json").is_file():
         return folder
     if folder.is_dir() or name.count("/") != 1:
-        parser.error(f"{name} is not a model folder: it has no config.json")
+        parser.error(f"{name} is not a model folder: it has no config.json{near_model_folder(folder)}")
     if output_dir is None:
         parser.error(f"--output_dir is needed for {name}, which is no folder here but a name on the Hub")
     try:

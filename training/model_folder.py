@@ -21,10 +21,7 @@ def load_model_folder(folder: Path, model_types: tuple[str, ...] = MODEL_TYPES) 
     """
     path = folder / "config.json"
     if not path.is_file():
-        hint = nearest_path(folder)
-        if (folder / "best" / "config.json").is_file():
-            hint = f"; did you mean '{folder / 'best'}'?"
-        raise ValueError(f"{folder} is not a model folder: it has no config.json{hint}")
+        raise ValueError(f"{folder} is not a model folder: it has no config.json{near_model_folder(folder)}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -42,3 +39,9 @@ def load_model_folder(folder: Path, model_types: tuple[str, ...] = MODEL_TYPES) 
         if names := sorted(loading[f"{problem}_keys"]):
             raise ValueError(f"{folder}: {len(names)} weights are {problem}, such as {names[0]}")
     return model.eval(), image_processor
+
+
+def near_model_folder(folder: Path) -> str:
+    """`; did you mean ...?` for a `folder` that is none: its `best/`, or the nearest path that exists."""
+    best = folder / "best"
+    return f"; did you mean '{best}'?" if (best / "config.json").is_file() else nearest_path(folder)
