@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .network import Network, Prediction
+from maskformer.demo.network import Network, Prediction
 
 
 @dataclass(frozen=True)

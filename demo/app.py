@@ -9,12 +9,12 @@ from pathlib import Path
 
 import gradio as gr
 
-from .answers import Answer, Thresholds, answer
-from .downloads import answer_archive
-from .memory import Memory
-from .network import Network, Prediction
-from .uploads import read_image
-from .viewer import LEGEND_JS, VIEWER_JS, draw, legend_html, percent, viewer_html
+from maskformer.demo.answers import Answer, Thresholds, answer
+from maskformer.demo.downloads import answer_archive
+from maskformer.demo.memory import Memory
+from maskformer.demo.network import Network, Prediction
+from maskformer.demo.uploads import read_image
+from maskformer.demo.viewer import LEGEND_JS, VIEWER_JS, draw, legend_html, percent, viewer_html
 
 SESSION_SECONDS = 1800  # without a new image, after which a session's prediction is forgotten
 EMPTY = '<div class="empty">Give an image, or pick an example: its segments appear here.</div>'

@@ -8,9 +8,9 @@ import zipfile
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as coco_mask
 
-from .answers import Answer
+from maskformer.demo.answers import Answer
+from maskformer.evaluation.photographs import encode
 
 
 def answer_archive(answer: Answer, task: str, overlay: Image.Image) -> bytes:
@@ -31,14 +31,8 @@ def answer_archive(answer: Answer, task: str, overlay: Image.Image) -> bytes:
 def answer_json(answer: Answer, task: str) -> dict:
     """The task, the size, and the segments with their masks as COCO RLE."""
     height, width = answer.segmentation.shape
-    segments = [segment | {"rle": _rle(answer.segmentation == segment["id"])} for segment in answer.segments]
+    segments = [segment | {"rle": encode(answer.segmentation == segment["id"])} for segment in answer.segments]
     return {"task": task, "height": height, "width": width, "segments": segments}
-
-
-def _rle(mask: np.ndarray) -> dict:
-    """A mask (H, W) as `{"size": [H, W], "counts": str}`."""
-    rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {"size": [int(edge) for edge in rle["size"]], "counts": rle["counts"].decode()}
 
 
 def _smallest(segmentation: np.ndarray) -> np.ndarray:

@@ -7,8 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from maskformer.data.shapes import render_scene
-
-from .uploads import read_image
+from maskformer.demo.uploads import read_image
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 MOST = 8

@@ -6,7 +6,7 @@ import itertools
 import threading
 from collections import OrderedDict
 
-from .network import Prediction
+from maskformer.demo.network import Prediction
 
 
 class Memory:

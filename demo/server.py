@@ -8,10 +8,10 @@ from pathlib import Path
 import gradio as gr
 from starlette.middleware import Middleware
 
-from .app import Demo, build_page
-from .gate import Gate
-from .network import Network
-from .viewer import CSS
+from maskformer.demo.app import Demo, build_page
+from maskformer.demo.gate import Gate
+from maskformer.demo.network import Network
+from maskformer.demo.viewer import CSS
 
 MOST_UPLOAD_BYTES = 20_000_000
 MOST_WAITING = 32  # requests; further ones are told that the queue is full

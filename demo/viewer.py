@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from maskformer.demo.answers import Answer
 from maskformer.image_processing.visualization import draw_segments
-
-from .answers import Answer
 
 PAGE = Path(__file__).parent
 CSS, VIEWER_JS, LEGEND_JS = (
