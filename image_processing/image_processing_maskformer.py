@@ -161,16 +161,20 @@ class Preprocessing:
         if settings["do_pad"]:
             pad_size = settings["pad_size"] and (settings["pad_size"].height, settings["pad_size"].width)
             canvases = [canvas_size(sizes, settings["size_divisor"], pad_size)] * len(images)
-        pixel_values, pixel_mask = [], []
-        for image, (height, width), canvas in zip(images, sizes, canvases, strict=True):
-            values = image.new_zeros((3, *canvas), dtype=torch.float32)  # (3, H, W)
-            values[:, :height, :width] = (image.float() - offset.to(image.device)) / divisor.to(image.device)
-            mask = image.new_zeros(canvas, dtype=torch.int64)  # (H, W)
-            mask[:height, :width] = 1
-            pixel_values.append(values)
-            pixel_mask.append(mask)
+        count = len(images)
         if settings["do_pad"]:
-            return {"pixel_values": torch.stack(pixel_values), "pixel_mask": torch.stack(pixel_mask)}  # (B, ..., H, W)
+            pixel_values = images[0].new_zeros((count, 3, *canvases[0]), dtype=torch.float32)  # (B, 3, H, W)
+            pixel_mask = images[0].new_zeros((count, *canvases[0]), dtype=torch.int64)  # (B, H, W)
+        else:
+            pixel_values = [
+                image.new_empty((3, *size), dtype=torch.float32) for image, size in zip(images, sizes, strict=True)
+            ]
+            pixel_mask = [image.new_empty(size, dtype=torch.int64) for image, size in zip(images, sizes, strict=True)]
+        for image, (height, width), values, mask in zip(images, sizes, pixel_values, pixel_mask, strict=True):
+            # In place: these are the largest tensors here.
+            values = values[:, :height, :width].copy_(image)  # (3, h, w)
+            values.sub_(offset.to(image.device)).div_(divisor.to(image.device))
+            mask[:height, :width] = 1
         return {"pixel_values": pixel_values, "pixel_mask": pixel_mask}
 
     def _labels(self, maps: list[np.ndarray], id_to_label, pixel_masks: Sequence[Tensor], settings: dict) -> dict:

@@ -122,6 +122,12 @@ def colors_on(array: np.ndarray, size: tuple[int, int]) -> bool:
     return array.ndim == 3 and array.shape[-2:] != tuple(size) and array.shape[:2] == tuple(size)
 
 
+def distinct(label_map: np.ndarray) -> np.ndarray:
+    """The values of a map, ascending. Only those where it changes are sorted: most pixels are as their neighbour."""
+    values = label_map.ravel()
+    return np.unique(np.append(values[:1], values[1:][values[1:] != values[:-1]]))
+
+
 def binary_masks(
     label_map: np.ndarray,
     canvas_size: tuple[int, int],
@@ -141,7 +147,7 @@ def binary_masks(
     if do_reduce_labels and ignore_index is None:
         ignore_index = 255
     void = {None, ignore_index, 0 if do_reduce_labels else None}
-    ids = np.unique(label_map).tolist()
+    ids = distinct(label_map).tolist()
     source = {i: i if id_to_label is None else id_to_label.get(i) for i in ids}
     labels = {i: label - int(do_reduce_labels) for i, label in source.items() if label not in void}
     for i, label in labels.items():
@@ -151,6 +157,9 @@ def binary_masks(
     height, width = label_map.shape[-2:]
     maps = label_map.reshape(-1, height, width)  # (P, h, w)
     masks = torch.zeros((len(labels), *canvas_size), dtype=torch.bool)  # (n, H, W)
-    for mask, i in zip(masks, labels, strict=True):
-        mask[:height, :width] = torch.from_numpy(maps[0] == i if len(maps) == 1 else (maps == i).any(axis=0))
+    for mask, i in zip(masks.numpy()[:, :height, :width], labels, strict=True):  # (h, w), of the tensor's memory
+        if len(maps) == 1:
+            np.equal(maps[0], i, out=mask)
+        else:
+            np.any(maps == i, axis=0, out=mask)
     return masks, torch.tensor(list(labels.values()), dtype=torch.int64)
