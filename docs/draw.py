@@ -113,7 +113,7 @@ def draw_labels(panels: list[Axes]) -> None:
             axes.add_patch(
                 plt.Rectangle((column, -row), 1, 1, facecolor=color, edgecolor="#999999" if hatch else INK, hatch=hatch)
             )
-            axes.text(column + 0.5, 0.5 - row, text, ha="center", va="center", fontsize=8, color=INK)
+            axes.text(column + 0.5, 0.5 - row, text, ha="center", va="center", fontsize=7, color=INK)
         axes.set(xlim=(-0.05, 4.05), ylim=(-2.05, 1.05), aspect="equal")
         axes.set_title(title, fontsize=10, color=INK)
         axes.axis("off")

@@ -7,6 +7,7 @@ from collections.abc import Container
 
 import yaml
 
+from maskformer.data.nearest import did_you_mean
 from maskformer.recipes.recipe import TEXT_SETTINGS, Recipe, list_recipes, load_recipe, resolve, section_of
 
 
@@ -48,6 +49,17 @@ def parse_overrides(words: list[str]) -> dict:
     return values
 
 
+def check_not_an_option(name: str, parser: argparse.ArgumentParser) -> None:
+    """Raises `ValueError` for a name that is no setting, where an option of the program is the nearest to it."""
+    try:
+        section_of(name)
+    except ValueError as error:
+        hint = did_you_mean(f"--{name}", parser._option_string_actions)
+        if hint and "did you mean" not in str(error):
+            raise ValueError(f"there is no option --{name}{hint}") from None
+        raise
+
+
 def parse_with_recipe(
     parser: argparse.ArgumentParser,
     default: str | None = None,
@@ -62,6 +74,8 @@ def parse_with_recipe(
     arguments, rest = parser.parse_known_args()
     try:
         overrides = parse_overrides(rest)
+        for name in overrides:
+            check_not_an_option(name, parser)
         for name in overrides:
             if reads is not None and name not in reads and section_of(name):
                 raise ValueError(f"--{name} has no effect here: it is a setting of training or of the model's making")

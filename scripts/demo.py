@@ -11,6 +11,7 @@ from pathlib import Path
 from accelerate import Accelerator
 from transformers.utils.logging import disable_progress_bar
 
+from maskformer.data.nearest import Parser
 from maskformer.training.model_folder import load_model_folder
 
 EXAMPLE = "python scripts/demo.py --model outputs/demo/best --port 7860"
@@ -19,9 +20,7 @@ MADE_BY_DEMO = Path("outputs/demo/best")
 
 def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=f"{__doc__}\n\nexample:\n  {EXAMPLE}", formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__, EXAMPLE)
     parser.add_argument("--model", type=Path, default=MADE_BY_DEMO, help=f"folder of a model; default {MADE_BY_DEMO}")
     parser.add_argument("--examples", type=Path, help="folder of example images; by default, generated scenes")
     parser.add_argument("--host", default="127.0.0.1", help="address to serve at; 0.0.0.0 lets other machines in")
@@ -45,9 +44,9 @@ def main() -> None:
         from maskformer.demo.server import serve
     except ModuleNotFoundError as error:
         parser.error(f"the demo needs gradio: pip install 'maskformer-universal[web]' ({error})")
-    signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit(0)
-    )  # as servers are stopped: the folder is to be deleted then too
+    print(f"loading {arguments.model} ...", flush=True)
+    # As servers are stopped: the folder is to be deleted then too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with tempfile.TemporaryDirectory(prefix="maskformer_demo_") as folder:
         folder = Path(folder).resolve()
         try:

@@ -45,10 +45,16 @@ def parse_arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser.add_argument("--save_masks", action="store_true", help="write a PNG of ids for each image too")
     parser.add_argument("--batch_size", type=int, default=1, help="images of one size at a time; fewer if memory ends")
     parser.add_argument("--overwrite", action="store_true", help="replace answers that are there")
-    parser.add_argument("--on_bad_sample", choices=("raise", "skip"), default="skip", help="unreadable images")
+    parser.add_argument(
+        "--on_bad_sample", choices=("raise", "skip"), default="skip", help="unreadable images; skip names them"
+    )
     arguments = parser.parse_args()
     if arguments.batch_size < 1:
         parser.error(f"--batch_size {arguments.batch_size}: it must be at least 1")
+    if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
+        parser.error(f"--threshold {arguments.threshold:g}: scores lie between 0 and 1")
+    if arguments.output_dir.exists() and not arguments.output_dir.is_dir():
+        parser.error(f"--output_dir {arguments.output_dir} is a file; a folder is needed")
     return parser, arguments
 
 
@@ -61,7 +67,10 @@ def find_images(inputs: list[str]) -> list[Path]:
     for text in inputs:
         path = Path(text)
         if path.is_dir():
-            paths = sorted(item for item in path.iterdir() if item.suffix.lower() in SUFFIXES)
+            paths = sorted(item for item in path.iterdir() if item.suffix.lower() in SUFFIXES and item.name[0] != ".")
+            if not paths:
+                below = path / "**" / "*.jpg"
+                raise ValueError(f"{text}: there is no image in this folder itself; '{below}' are those below it")
         else:
             paths = [path] if path.is_file() else [Path(item) for item in sorted(glob.glob(text, recursive=True))]
         if not paths:

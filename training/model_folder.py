@@ -28,7 +28,8 @@ def load_model_folder(folder: Path, model_types: tuple[str, ...] = MODEL_TYPES) 
         raise ValueError(f"{path}: not valid JSON ({error})") from error
     kind = content.get("model_type") if isinstance(content, dict) else None
     if kind not in model_types:
-        raise ValueError(f"{path}: the model_type must be {' or '.join(model_types)} here, not {kind!r}")
+        hint = "; python -m maskformer.convert from-transformers makes one of it" if kind == "maskformer" else ""
+        raise ValueError(f"{path}: the model_type must be {' or '.join(model_types)} here, not {kind!r}{hint}")
     try:
         # The one Auto class that knows both kinds of model.
         model, loading = AutoModelForSemanticSegmentation.from_pretrained(folder, output_loading_info=True)

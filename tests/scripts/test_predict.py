@@ -61,6 +61,11 @@ def test_mistakes_are_answered_with_the_nearest_that_exists(folder, capsys):
     assert "did you mean '--save_masks'?" in message
     message = fails(capsys, "predict", folder / "images", "--model", folder / "model", *out, "--batch_size", "0")
     assert "--batch_size 0: it must be at least 1" in message
+    words = [folder / "images", "--model", folder / "model"]
+    assert "scores lie between 0 and 1" in fails(capsys, "predict", *words, *out, "--threshold", "50")
+    assert "is a file" in fails(capsys, "predict", *words, "--output_dir", folder / "images" / "a.png")
+    assert "no image in this folder itself" in fails(capsys, "predict", folder, *words[1:], *out)
+    assert "did you mean '--limit'?" in fails(capsys, "inspect_dataset", "--limt", "3")
     assert not (folder / "out").exists()
 
 
