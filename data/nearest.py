@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'X'?` with the nearest of the `known` names, nothing where none is near."""
-    near = difflib.get_close_matches(word, list(known), n=1)
+def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """`; did you mean 'X'?` with the nearest of the `known` names, nothing where none has a likeness of `cutoff`."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 

@@ -6,11 +6,11 @@ import io
 import json
 import zipfile
 
-import numpy as np
 from PIL import Image
 
 from maskformer.demo.answers import Answer
-from maskformer.evaluation.photographs import encode
+from maskformer.evaluation.photographs import smallest
+from maskformer.image_processing.post_processing import coco_rle
 
 
 def answer_archive(answer: Answer, task: str, overlay: Image.Image) -> bytes:
@@ -22,7 +22,7 @@ def answer_archive(answer: Answer, task: str, overlay: Image.Image) -> bytes:
     """
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as files:
-        files.writestr("segments.png", _png(Image.fromarray(_smallest(answer.segmentation))))
+        files.writestr("segments.png", _png(Image.fromarray(smallest(answer.segmentation))))
         files.writestr("segments.json", json.dumps(answer_json(answer, task), indent=1))
         files.writestr("overlay.png", _png(overlay))
     return archive.getvalue()
@@ -31,13 +31,8 @@ def answer_archive(answer: Answer, task: str, overlay: Image.Image) -> bytes:
 def answer_json(answer: Answer, task: str) -> dict:
     """The task, the size, and the segments with their masks as COCO RLE."""
     height, width = answer.segmentation.shape
-    segments = [segment | {"rle": encode(answer.segmentation == segment["id"])} for segment in answer.segments]
+    segments = [segment | {"rle": coco_rle(answer.segmentation == segment["id"])} for segment in answer.segments]
     return {"task": task, "height": height, "width": width, "segments": segments}
-
-
-def _smallest(segmentation: np.ndarray) -> np.ndarray:
-    """The map in the smallest type that PNG has for it."""
-    return segmentation.astype(np.uint8 if segmentation.max(initial=0) < 256 else np.uint16)
 
 
 def _png(picture: Image.Image) -> bytes:

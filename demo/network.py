@@ -13,7 +13,7 @@ from torch import Tensor
 
 from maskformer.image_processing.inference import last_predictions
 from maskformer.image_processing.preprocessing import output_size
-from maskformer.image_processing.visualization import draw_semantic
+from maskformer.image_processing.visualization import class_color, model_colors
 
 MOST_NETWORK_PIXELS = 4_000_000  # of an image as the network sees it: processors without a longest edge have no bound
 LOGITS = ("class_queries_logits", "masks_queries_logits", "logits", "pixel_mask")
@@ -70,12 +70,8 @@ class Network:
     @property
     def label_colors(self) -> np.ndarray:
         """The labels' colours, RGB uint8 (K, 3): the model's own, or else those that pictures give them."""
-        names, colors = self.label_names, self.model.config.label_colors
-        if colors is not None and len(colors) != len(names):
-            colors = None  # the labels were replaced
-        row = np.zeros((1, len(names), 3), np.uint8)
-        labels = np.arange(len(names))[None]  # (1, K)
-        return np.asarray(draw_semantic(row, labels, names, colors, alpha=1, outlines=False, labels=False))[0]
+        colors = model_colors(self.model.config)
+        return np.array([class_color(label, colors) for label in range(len(self.label_names))]).astype(np.uint8)
 
     def predict(self, image: np.ndarray) -> Prediction:
         """What the network says of `image`, uint8 (H, W, 3).

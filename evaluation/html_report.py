@@ -18,7 +18,7 @@ from maskformer.data.label_set import LabelSet
 from maskformer.evaluation.answers import answers, kinds_of_answers, readable_examples
 from maskformer.evaluation.report import COLUMNS, TITLES, label_rows, percent, versions
 from maskformer.recipes.arguments import EvaluationArguments
-from maskformer.training.curves import METRICS, draw_learning_rate, draw_losses, draw_metrics, latest, read_rows
+from maskformer.training.curves import history_panels
 from maskformer.training.pictures import drawn
 
 # The page may show what it holds, and can load nothing: it is mailed, and opened anywhere.
@@ -231,13 +231,10 @@ def curve_urls(history: Path) -> list[str]:
     """
     if not history.is_file():
         return []
-    rows = read_rows(history)
-    training = latest(row for row in rows if "learning_rate" in row)
-    evaluation = latest(row for row in rows if METRICS.keys() & row.keys())
     urls = []
-    for draw, part in ((draw_losses, training), (draw_learning_rate, training), (draw_metrics, evaluation)):
+    for draw in history_panels(history):
         figure, file = Figure(figsize=(5.2, 4), layout="constrained"), io.BytesIO()
-        draw(figure.subplots(), part)
+        draw(figure.subplots())
         figure.savefig(file, format="svg", transparent=True)
         urls.append(data_url("image/svg+xml", file))
     return urls

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from PIL import Image
-from pycocotools import mask as coco_mask
 
 from maskformer.image_processing.inference import last_predictions
 from maskformer.image_processing.legend import Entry, with_legend
-from maskformer.image_processing.visualization import class_color, draw_segments, side_by_side
+from maskformer.image_processing.post_processing import coco_rle
+from maskformer.image_processing.visualization import class_color, draw_segments, model_colors, side_by_side
 
 STYLES = {"both": {}, "fill": {"outlines": False}, "outline": {"alpha": 0.0}, "side_by_side": {}}
 
@@ -25,31 +25,28 @@ class PhotographAnswer:
 
     segments: list[dict[str, Any]]  # id, label, label_id, area in pixels; score where there is one
     segmentation: np.ndarray  # int (H, W), ids of segments, -1 in semantic answers and 0 in others where there is none
-    rles: list[dict[str, Any]]  # a COCO RLE for each segment; those of instances may overlap
-
-    def map_of_ids(self) -> np.ndarray:
-        """(H, W) as it is saved, uint8 or, where an id needs it, uint16: label ids of a semantic answer, else ids."""
-        highest = int(self.segmentation.max(initial=0))
-        return self.segmentation.astype(np.uint8 if highest < 256 else np.uint16)
+    rles: list[dict[str, Any]] | None  # a COCO RLE for each segment, if wanted; those of instances may overlap
 
 
-def encode(mask: np.ndarray) -> dict[str, Any]:
-    """A mask, bool (H, W), as COCO's compressed RLE with text for JSON."""
-    rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {"size": [int(edge) for edge in rle["size"]], "counts": rle["counts"].decode()}
+def smallest(ids: np.ndarray) -> np.ndarray:
+    """A map of ids in the smallest type that PNG has for it, uint8 or uint16."""
+    return ids.astype(np.uint8 if ids.max(initial=0) < 256 else np.uint16)
 
 
 @torch.inference_mode()
-def answer_photographs(model, image_processor, sizes, inputs, task: str, threshold) -> list[PhotographAnswer]:
+def answer_photographs(
+    model, image_processor, sizes, inputs, task: str, threshold, masks: bool
+) -> list[PhotographAnswer]:
     """The answers to photographs of `sizes` [(H, W), ...], whose pixels are `inputs`.
 
     `threshold` is the least score of a segment, None for that of the image processor's protocol, or 0.5.
+    Without `masks` there are no RLEs, which take time.
     """
     outputs = last_predictions(model, inputs)
     names = [model.config.id2label[index] for index in range(model.config.num_labels)]
     if task == "semantic":
         maps = image_processor.post_process_semantic_segmentation(outputs, target_sizes=sizes)
-        return [_semantic(labels.cpu().numpy(), names) for labels in maps]
+        return [_semantic(labels.cpu().numpy(), names, masks) for labels in maps]
     settings = {"threshold": 0.5}
     if task == "panoptic":
         settings |= image_processor.test_protocol or {}
@@ -57,13 +54,13 @@ def answer_photographs(model, image_processor, sizes, inputs, task: str, thresho
         settings["threshold"] = threshold
     post_process = getattr(image_processor, f"post_process_{task}_segmentation")
     answers = post_process(outputs, target_sizes=sizes, **settings)
-    masks = [None] * len(sizes)
-    if task == "instance":
-        masks = post_process(outputs, target_sizes=sizes, return_coco_annotation=True, **settings)
-    return [_segments(*each, names) for each in zip(answers, masks, strict=True)]
+    if not masks or task == "panoptic":
+        return [_segments(answer, names, masks) for answer in answers]
+    whole = post_process(outputs, target_sizes=sizes, return_coco_annotation=True, **settings)
+    return [_instances(*each, names) for each in zip(answers, whole, strict=True)]
 
 
-def _semantic(labels: np.ndarray, names: Sequence[str]) -> PhotographAnswer:
+def _semantic(labels: np.ndarray, names: Sequence[str], masks: bool) -> PhotographAnswer:
     """A semantic answer, labels (H, W): one segment a label."""
     counts = np.bincount(labels[labels >= 0].ravel(), minlength=len(names)).tolist()
     segments = [
@@ -71,23 +68,32 @@ def _semantic(labels: np.ndarray, names: Sequence[str]) -> PhotographAnswer:
         for label, area in enumerate(counts)
         if area
     ]
-    return PhotographAnswer(segments, labels, [encode(labels == segment["id"]) for segment in segments])
+    return PhotographAnswer(segments, labels, _rles(labels, segments) if masks else None)
 
 
-def _segments(answer: dict, instances: dict | None, names: Sequence[str]) -> PhotographAnswer:
-    """A panoptic or instance answer; `instances` hold the masks of the latter, which may overlap."""
+def _rles(ids: np.ndarray, segments: list[dict]) -> list[dict]:
+    """The masks of segments in a map of their ids (H, W)."""
+    return [coco_rle(ids == segment["id"]) for segment in segments]
+
+
+def _segments(answer: dict, names: Sequence[str], masks: bool) -> PhotographAnswer:
+    """A panoptic answer, or an instance answer without masks."""
     ids = answer["segmentation"].cpu().numpy()
     areas = np.bincount(ids[ids > 0].ravel(), minlength=len(answer["segments_info"]) + 1).tolist()
     segments = [
         {"id": info["id"], "label": names[info["label_id"]], **info, "area": areas[info["id"]]}
         for info in answer["segments_info"]
     ]
-    if instances is None:
-        return PhotographAnswer(segments, ids, [encode(ids == segment["id"]) for segment in segments])
+    return PhotographAnswer(segments, ids, _rles(ids, segments) if masks else None)
+
+
+def _instances(answer: dict, instances: dict, names: Sequence[str]) -> PhotographAnswer:
+    """An instance answer; `instances` hold all masks, which may overlap."""
+    shown = _segments(answer, names, masks=False)
     every = iter(zip(instances["segments_info"], instances["segmentation"], strict=True))
     # Both are by falling score; the map leaves out what others hide.
-    rles = [next(rle for info, rle in every if _same(info, segment)) for segment in segments]
-    return PhotographAnswer(segments, ids, rles)
+    rles = [next(rle for info, rle in every if _same(info, segment)) for segment in shown.segments]
+    return replace(shown, rles=rles)
 
 
 def _same(one: dict, other: dict) -> bool:
@@ -117,9 +123,7 @@ def in_smaller_batches(answer: Callable[[list, dict], list], examples: list, inp
 def draw_answer(image: np.ndarray, answer: PhotographAnswer, config, style: str, legend: bool) -> Image.Image:
     """The answer over its photograph, uint8 (H, W, 3), in one of `STYLES`; `legend` lists classes to the right."""
     names = [config.id2label[index] for index in range(config.num_labels)]
-    colors = config.label_colors
-    if colors is not None and len(colors) != len(names):
-        colors = None  # the labels were replaced
+    colors = model_colors(config)
     shown = {
         "segmentation": answer.segmentation + 1,  # the id 0 is void to the drawing, and a label to a semantic answer
         "segments_info": [{"id": segment["id"] + 1, "label_id": segment["label_id"]} for segment in answer.segments],

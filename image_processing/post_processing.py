@@ -236,7 +236,7 @@ def instance_segmentation(
         for mask, window in zip(segmentation, windows, strict=True):
             window.of(mask).copy_(window.inside)
     elif form == "rle":
-        segmentation = [_coco_rle(window, prediction.output_size) for window in windows]
+        segmentation = [coco_rle(_whole_mask(window, prediction.output_size)) for window in windows]
     else:
         segmentation, visible = _void(prediction), []
         for window, info in zip(windows, infos, strict=True):
@@ -273,13 +273,18 @@ def _void(p: ImagePrediction) -> Tensor:
     return torch.zeros(p.output_size, dtype=torch.int32, device=p.device)
 
 
-def _coco_rle(window: MaskWindow, size: tuple[int, int]) -> dict:
-    """A mask of an answer of `size` (H, W) as `{"size": [H, W], "counts": str}`, as pycocotools encodes it."""
+def coco_rle(mask: np.ndarray) -> dict:
+    """A mask (H, W) as `{"size": [H, W], "counts": str}`, as pycocotools encodes it; `ImportError` without it."""
     try:
         from pycocotools import mask as coco
     except ImportError as error:
         raise ImportError("COCO annotations need pycocotools: pip install pycocotools") from error
+    rle = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": [int(edge) for edge in rle["size"]], "counts": rle["counts"].decode()}
+
+
+def _whole_mask(window: MaskWindow, size: tuple[int, int]) -> np.ndarray:
+    """The mask in an answer of `size`, uint8 (H, W)."""
     mask = np.zeros(size, np.uint8, order="F")
     mask[window.rows, window.columns] = window.inside.numpy(force=True)
-    rle = coco.encode(mask)
-    return {"size": [int(edge) for edge in rle["size"]], "counts": rle["counts"].decode()}
+    return mask

@@ -120,6 +120,12 @@ def side_by_side(
     return sheet
 
 
+def model_colors(config) -> list[list[int]] | None:
+    """The RGB colours of a model's labels, None where it has none, or has lost them as its labels were replaced."""
+    colors = config.label_colors
+    return colors if colors is not None and len(colors) == config.num_labels else None
+
+
 def class_color(label: int, colors: Sequence[Sequence[int]] | None = None) -> Sequence[float]:
     """RGB colour, 0 to 255, of a label: that of `colors`, or golden-angle hues: neighbouring ids are far apart."""
     if colors is not None:

@@ -150,6 +150,19 @@ def enter_pipeline_table(table: str, model_class: type[PreTrainedModel]) -> None
     getattr(modeling_auto, table).setdefault(model_class.config_class.model_type, model_class.__name__)
 
 
+def whole_canvas(pixel_values: torch.Tensor) -> torch.Tensor:
+    """The pixel mask of images (B, 3, H, W) that fill their canvas, int64 (B, H, W)."""
+    return torch.ones_like(pixel_values[:, 0], dtype=torch.int64)  # (B, H, W)
+
+
+def layer_predictions(class_logits: torch.Tensor, mask_logits: torch.Tensor) -> list[dict[str, torch.Tensor]]:
+    """What layers predict, (L, B, N, K+1) and (L, B, N, h, w), as one dict each."""
+    return [
+        {"class_queries_logits": classes, "masks_queries_logits": masks}
+        for classes, masks in zip(class_logits, mask_logits, strict=True)
+    ]
+
+
 class MaskFormerUniversalModel(MaskFormerUniversalPreTrainedModel):
     """The network of Figure 2 up to its embeddings: pixel-level module and transformer module."""
 
@@ -241,11 +254,8 @@ class MaskFormerForUniversalSegmentation(MaskFormerUniversalPreTrainedModel):
         with_auxiliary = learns or output_auxiliary_logits
         one_layer = not (self.config.deep_supervision and with_auxiliary)
         projection = self.late_projection(len(pixel_values)) if one_layer and not learns else None
-        embeddings = self.model(
-            pixel_values,
-            project=projection is None,
-            **self.recorded_outputs(output_hidden_states, output_attentions),
-        )
+        recorded = self.recorded_outputs(output_hidden_states, output_attentions)
+        embeddings = self.model(pixel_values, project=projection is None, **recorded)
         segment_embeddings = embeddings.segment_embeddings[-1 if one_layer else 0 :]
         class_logits, mask_logits = self.segmentation_module(
             torch.stack(segment_embeddings), embeddings.pixel_embeddings, projection
@@ -255,21 +265,13 @@ class MaskFormerForUniversalSegmentation(MaskFormerUniversalPreTrainedModel):
             loss_dict = self.weighted_losses(
                 class_logits, mask_logits, mask_labels, class_labels, tuple(pixel_values.shape[-2:]), normalizers
             )
-        if pixel_mask is None:
-            batch, _, height, width = pixel_values.shape
-            pixel_mask = torch.ones(batch, height, width, dtype=torch.int64, device=pixel_values.device)
         output = MaskFormerForUniversalSegmentationOutput(
             loss=sum(loss_dict.values()) if loss_dict else None,
             loss_dict=loss_dict,
             class_queries_logits=class_logits[-1],
             masks_queries_logits=mask_logits[-1],
-            auxiliary_logits=[
-                {"class_queries_logits": classes, "masks_queries_logits": masks}
-                for classes, masks in zip(class_logits[:-1], mask_logits[:-1], strict=True)
-            ]
-            if with_auxiliary
-            else None,
-            pixel_mask=pixel_mask,
+            auxiliary_logits=layer_predictions(class_logits[:-1], mask_logits[:-1]) if with_auxiliary else None,
+            pixel_mask=whole_canvas(pixel_values) if pixel_mask is None else pixel_mask,
             hidden_states=embeddings.hidden_states,
             attentions=embeddings.attentions,
             cross_attentions=embeddings.cross_attentions,

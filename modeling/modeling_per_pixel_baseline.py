@@ -19,6 +19,7 @@ from .modeling_maskformer import (
     MaskFormerUniversalModelOutput,
     MaskFormerUniversalPreTrainedModel,
     enter_pipeline_table,
+    whole_canvas,
 )
 from .per_pixel_loss import cross_entropy_sum, labels_on_grid, loss_normalizers
 from .pixel_level_module import PixelLevelModule, attended_channels
@@ -162,13 +163,11 @@ class PerPixelBaselineForSemanticSegmentation(PerPixelBaselinePreTrainedModel):
                     f" ({batch}, {height}, {width}), the padded canvas"
                 )
             loss_dict = self.losses(logits, segment_embeddings[:-1], embeddings.pixel_embeddings, labels, normalizers)
-        if pixel_mask is None:
-            pixel_mask = torch.ones(batch, height, width, dtype=torch.int64, device=pixel_values.device)
         output = PerPixelBaselineForSemanticSegmentationOutput(
             loss=sum(loss_dict.values()) if loss_dict else None,
             loss_dict=loss_dict,
             logits=logits,
-            pixel_mask=pixel_mask,
+            pixel_mask=whole_canvas(pixel_values) if pixel_mask is None else pixel_mask,
             hidden_states=embeddings.hidden_states,
             attentions=embeddings.attentions,
             cross_attentions=embeddings.cross_attentions,

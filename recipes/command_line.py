@@ -7,18 +7,14 @@ from collections.abc import Container
 
 import yaml
 
-from maskformer.data.nearest import did_you_mean
+from maskformer.data.nearest import Parser, did_you_mean
 from maskformer.recipes.recipe import TEXT_SETTINGS, Recipe, list_recipes, load_recipe, resolve, section_of
 
 
 def recipe_parser(description: str, example: str) -> argparse.ArgumentParser:
     """A parser that knows `--recipe` and shows a working example."""
-    parser = argparse.ArgumentParser(
-        description=f"{description}\n\nexample:\n  {example}",
-        epilog="Any setting of the recipe can be given too, as --learning_rate 1e-4 or --num_queries 50.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    epilog = "Any setting of the recipe can be given too, as --learning_rate 1e-4 or --num_queries 50."
+    parser = Parser(description, example, epilog=epilog)
     parser.add_argument("--recipe", help=f"name or YAML file of a recipe; {', '.join(list_recipes())}")
     return parser
 

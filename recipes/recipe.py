@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import yaml
 from maskformer.data.augmentation import Augmentation
 from maskformer.data.label_set import LabelSet, load_label_set
 from maskformer.data.loading import Collator, SemanticCollator
+from maskformer.data.nearest import did_you_mean
 from maskformer.image_processing.image_processing_maskformer import (
     MaskFormerUniversalImageProcessorPil,
     PerPixelBaselineImageProcessorPil,
@@ -143,8 +143,7 @@ def section_of(name: str, model_type: str = MaskFormerUniversalConfig.model_type
     for section, known in names.items():
         if name in known:
             return section
-    near = difflib.get_close_matches(name, sum(names.values(), []), n=1)
-    raise ValueError(f"there is no setting {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    raise ValueError(f"there is no setting {name!r}{did_you_mean(name, sum(names.values(), []))}")
 
 
 def make_recipe(name: str, content: dict[str, Any]) -> Recipe:
@@ -168,8 +167,7 @@ def make_recipe(name: str, content: dict[str, Any]) -> Recipe:
             raise ValueError(f"recipe {name}: there is no section {section!r}; there are {there}")
         for key in values or {}:
             if key not in known[section]:
-                near = difflib.get_close_matches(str(key), known[section], n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
+                hint = did_you_mean(str(key), known[section])
                 raise ValueError(f"recipe {name}: section {section!r} has no {key!r}{hint}")
     try:
         arguments = {section: cls(**(content.get(section) or {})) for section, cls in SECTIONS.items()}
@@ -206,9 +204,7 @@ def load_recipe(name: str | Path) -> Recipe:
     """
     path = Path(name) if str(name).endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
     if not path.is_file():
-        near = difflib.get_close_matches(str(name), list_recipes(), n=1, cutoff=0.3)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"there is no recipe {str(name)!r}{hint}")
+        raise ValueError(f"there is no recipe {str(name)!r}{did_you_mean(str(name), list_recipes(), cutoff=0.3)}")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:

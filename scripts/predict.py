@@ -12,7 +12,6 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 from accelerate import Accelerator
 from PIL import Image
 from tqdm.auto import tqdm
@@ -22,7 +21,7 @@ from maskformer.data.files import replace_file
 from maskformer.data.nearest import Parser, nearest_path
 from maskformer.evaluation.answers import batches_of_one_canvas
 from maskformer.evaluation.coco_file import CocoFile
-from maskformer.evaluation.photographs import STYLES, answer_photographs, draw_answer, in_smaller_batches
+from maskformer.evaluation.photographs import STYLES, answer_photographs, draw_answer, in_smaller_batches, smallest
 from maskformer.image_processing.image_loading import load_image
 from maskformer.training.history import write_json
 from maskformer.training.model_folder import load_model_folder
@@ -135,7 +134,7 @@ def write_answer(name: str, example: dict, answer, config, arguments: argparse.N
     write_json(folder / f"{name}.json", header | {"segments": segments})
     save_picture(folder / f"{name}.png", draw_answer(image, answer, config, arguments.style, arguments.legend))
     if arguments.save_masks:
-        save_picture(folder / f"{name}_mask.png", Image.fromarray(np.ascontiguousarray(answer.map_of_ids())))
+        save_picture(folder / f"{name}_mask.png", Image.fromarray(smallest(answer.segmentation)))
 
 
 def main() -> None:
@@ -158,14 +157,16 @@ def main() -> None:
 
     def answer(examples: list[dict], inputs: dict) -> list:
         sizes = [example["image"].shape[:2] for example in examples]
-        return answer_photographs(model, image_processor, sizes, inputs, arguments.task, arguments.threshold)
+        asked = (arguments.task, arguments.threshold, arguments.json)
+        return answer_photographs(model, image_processor, sizes, inputs, *asked)
 
     examples = readable(images, arguments.on_bad_sample == "skip", skipped)
     with tqdm(total=len(images), desc="segmenting", unit="image") as bar:
         for batch, inputs in batches_of_one_canvas(examples, image_processor, arguments.batch_size):
             for example, said in zip(batch, in_smaller_batches(answer, batch, inputs), strict=True):
                 write_answer(names[example["path"]], example, said, model.config, arguments)
-                coco.add(example["path"], said)
+                if arguments.json:
+                    coco.add(example["path"], said)
             bar.update(len(batch))
         bar.update(len(skipped))
     if arguments.json:

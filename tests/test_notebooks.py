@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
+import nbclient
+import nbformat
 import pytest
 
 from helpers import ROOT
-
-nbformat = pytest.importorskip("nbformat")
 
 NAMES = (
     "convert_an_official_checkpoint",
@@ -73,8 +73,6 @@ def test_links_lead_somewhere(path):
 @pytest.mark.slow
 @each_notebook
 def test_notebooks_run_from_any_folder(path, tmp_path, monkeypatch):
-    nbclient = pytest.importorskip("nbclient")
-    pytest.importorskip("ipykernel")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     notebook = nbformat.read(path, as_version=4)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,21 +27,25 @@ def draw_curves(history_path: str | Path, picture_path: str | Path) -> None:
     The picture replaces an older one in one move, so that a reader never sees half of it. Raises `FileNotFoundError` if
     there is no history.
     """
-    rows = read_rows(Path(history_path))
-    training = latest(row for row in rows if "learning_rate" in row)
-    evaluation = latest(row for row in rows if METRICS.keys() & row.keys())
-
+    panels = history_panels(Path(history_path))
     figure = Figure(figsize=(16, 4.5), dpi=100, layout="constrained")
-    losses, rate, metrics = figure.subplots(1, 3)
-    draw_losses(losses, training)
-    draw_learning_rate(rate, training)
-    draw_metrics(metrics, evaluation)
+    for draw, axes in zip(panels, figure.subplots(1, len(panels)), strict=True):
+        draw(axes)
 
     with replace_file(Path(picture_path)) as temporary:
         figure.savefig(temporary, format="png")
 
 
-def read_rows(path: Path) -> list[dict]:
+def history_panels(history_path: Path) -> list[Callable[[Axes], None]]:
+    """What draws each panel: losses, learning rate and metrics."""
+    rows = _read_rows(history_path)
+    training = _latest(row for row in rows if "learning_rate" in row)
+    evaluation = _latest(row for row in rows if METRICS.keys() & row.keys())
+    panels = ((_draw_losses, training), (_draw_learning_rate, training), (_draw_metrics, evaluation))
+    return [partial(draw, rows=part) for draw, part in panels]
+
+
+def _read_rows(path: Path) -> list[dict]:
     """The file's complete JSON objects that name a step."""
     rows = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -53,7 +58,7 @@ def read_rows(path: Path) -> list[dict]:
     return rows
 
 
-def latest(rows: Iterable[dict]) -> list[dict]:
+def _latest(rows: Iterable[dict]) -> list[dict]:
     """The rows by ascending step; a row takes the place of those before it that have its step or a later one."""
     latest: list[dict] = []
     for row in rows:
@@ -94,7 +99,7 @@ def _finish(axes: Axes, title: str) -> None:
         axes.text(0.5, 0.5, "nothing recorded yet", transform=axes.transAxes, ha="center", va="center", color="0.5")
 
 
-def draw_losses(axes: Axes, rows: list[dict]) -> None:
+def _draw_losses(axes: Axes, rows: list[dict]) -> None:
     names = dict.fromkeys(key for row in rows for key in row if LOSS.fullmatch(key))
     for number, name in enumerate(sorted(names, key=lambda name: (name != "loss", name))):
         steps, values = _series(rows, name)
@@ -111,7 +116,7 @@ def draw_losses(axes: Axes, rows: list[dict]) -> None:
     _finish(axes, "training loss (weighted)")
 
 
-def draw_learning_rate(axes: Axes, rows: list[dict]) -> None:
+def _draw_learning_rate(axes: Axes, rows: list[dict]) -> None:
     steps, values = _series(rows, "learning_rate")
     if len(values):
         axes.plot(steps, values, color="C0", linewidth=2, marker="." if len(steps) == 1 else None)
@@ -120,7 +125,7 @@ def draw_learning_rate(axes: Axes, rows: list[dict]) -> None:
     _finish(axes, "learning rate")
 
 
-def draw_metrics(axes: Axes, rows: list[dict]) -> None:
+def _draw_metrics(axes: Axes, rows: list[dict]) -> None:
     for number, (key, name) in enumerate(METRICS.items()):
         steps, values = _series(rows, key)
         if not len(values):

@@ -8,11 +8,11 @@ import zipfile
 
 import pytest
 from PIL import Image
+from playwright.sync_api import sync_playwright
 
 from maskformer.data.shapes import render_scene
 
 pytestmark = pytest.mark.slow
-playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests need playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 WAIT = 30_000  # milliseconds
 
@@ -23,7 +23,7 @@ def tab(request, served):
     if CHROMIUM is None:
         pytest.skip("the browser tests need Chromium (chromium, chromium-browser or google-chrome on the PATH)")
     width, height = request.param
-    with playwright.sync_playwright() as driver:
+    with sync_playwright() as driver:
         # Containers run as root, where Chromium has no sandbox; the page is ours.
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         tab = browser.new_page(viewport={"width": width, "height": height})
