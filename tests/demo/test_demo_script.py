@@ -54,6 +54,7 @@ def test_it_serves_until_it_is_stopped_and_leaves_no_files(tiny_model, tmp_path,
     words = [sys.executable, ROOT / "scripts" / "demo.py", "--model", tmp_path / "model", "--port", str(free_port)]
     environment = os.environ | {"TMPDIR": str(files)}
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout.readline().startswith("loading ")
         assert f"http://127.0.0.1:{free_port}/" in process.stdout.readline()
         assert [path.name.startswith("maskformer_demo_") for path in files.iterdir()].count(True) == 1
         process.send_signal(signal.SIGTERM)
