@@ -39,11 +39,10 @@ def semantic_segmentation(prediction: ImagePrediction, resize_masks_first: bool)
         return torch.cat([score_rows(prediction, rows, resize_masks_first).argmax(0) for rows in blocks])  # (H, W)
     if prediction.class_logits is None:
         tiles = _tiles(prediction, prediction.mask_logits, lambda logits: logits)
-        return highest_scores(tiles, tiles.logits.new_ones(tiles.logits.shape[-1]))[0]
+        return highest_scores(tiles, tiles.logits.new_ones(tiles.logits.shape[-1])).answer()
     probabilities = prediction.class_logits.softmax(-1)[:, :-1].detach()  # (N, K)
-    return highest_scores(
-        _tiles(prediction, prediction.mask_logits, torch.sigmoid, not resize_masks_first), probabilities
-    )[0]
+    tiles = _tiles(prediction, prediction.mask_logits, torch.sigmoid, not resize_masks_first)
+    return highest_scores(tiles, probabilities).answer()
 
 
 def _tiles(p: ImagePrediction, masks: Tensor, activate: Callable, activate_on_canvas: bool = False) -> Tiles:
@@ -125,13 +124,12 @@ def panoptic_segmentation(
         return {"segmentation": _void(prediction), "segments_info": []}
 
     tiles = _tiles(prediction, prediction.mask_logits[queries], torch.sigmoid)
-    winner, claimed = highest_scores(tiles, scores.detach(), mask_threshold)  # (H, W), (n,)
-    won = torch.bincount(winner.flatten(), minlength=len(queries))  # (n,)
-    areas = zip(won.tolist(), claimed.tolist(), strict=True)
+    winners = highest_scores(tiles, scores.detach(), mask_threshold)
+    areas = zip(winners.won(len(queries)).tolist(), winners.claimed.tolist(), strict=True)
     valid = [w > 0 and c > 0 and w / c >= overlap_mask_area_threshold for w, c in areas]
     segment_ids, segments = _number_segments(labels.tolist(), scores.tolist(), valid, label_ids_to_fuse)
-    table = torch.tensor(segment_ids, dtype=torch.int32, device=winner.device)  # (n,)
-    return {"segmentation": table[winner], "segments_info": segments}
+    table = torch.tensor(segment_ids, dtype=torch.int32, device=scores.device)  # (n,)
+    return {"segmentation": winners.answer(table), "segments_info": segments}
 
 
 def _confident_queries(p: ImagePrediction, threshold: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -107,6 +107,10 @@ class Tiles:
         pixels = torch.arange(self.shape[axis] * TILE, device=self.logits.device) < self.size[axis]
         return pixels.view(-1, TILE)
 
+    def pixels_inside(self, row: Tensor, column: Tensor) -> Tensor:
+        """Which pixels of the tiles in `row` and `column` (U,) lie in the answer, bool (U, TILE x TILE)."""
+        return (self.inside(0)[row][:, :, None] & self.inside(1)[column][:, None]).flatten(1)
+
 
 def point_weights(rows: TileAxis, columns: TileAxis, row: Tensor, column: Tensor) -> Tensor:
     """What the points of tiles in `row` and `column` (U,) take from their windows, (U, points, window)."""
@@ -126,55 +130,87 @@ def extremes(low: Tensor, high: Tensor, index: Tensor, dim: int) -> tuple[Tensor
     return lowest, highest
 
 
-def highest_scores(tiles: Tiles, weights: Tensor, mask_threshold: float | None = None) -> tuple[Tensor, Tensor | None]:
-    """The position of the highest weighted score of every pixel, int64 (H, W), and how many pixels queries claim.
+@dataclass(frozen=True)
+class Winners:
+    """Where every pixel of an answer has its highest score: the same place all over a tile, or for each of its pixels.
+
+    `leader` (t, t') is that of whole tiles; those of `row` and `column` (U,) have `winner` (U, TILE x TILE) instead.
+    `claimed` (N,) are the pixels where each score reaches a threshold, if there is one.
+    """
+
+    tiles: Tiles
+    leader: Tensor
+    row: Tensor
+    column: Tensor
+    winner: Tensor
+    claimed: Tensor | None
+
+    def answer(self, table: Tensor | None = None) -> Tensor:
+        """(H, W), as int64 positions, or what `table` (K,) has for them."""
+        leader, winner = (self.leader, self.winner) if table is None else (table[self.leader], table[self.winner])
+        answer = leader[:, None, :, None].repeat(1, TILE, 1, TILE)  # (t, TILE, t', TILE)
+        answer[self.row, :, self.column, :] = winner.view(-1, TILE, TILE)
+        height, width = self.tiles.size
+        return answer.view(len(leader) * TILE, -1)[:height, :width].contiguous()  # (H, W)
+
+    def won(self, length: int) -> Tensor:
+        """How many pixels each of `length` places has, int64 (length,)."""
+        rows, columns = (self.tiles.inside(axis).long().sum(1) for axis in (0, 1))
+        pixels = torch.outer(rows, columns)  # of every tile
+        pixels[self.row, self.column] = 0
+        whole = torch.bincount(self.leader.flatten(), pixels.flatten(), minlength=length).long()  # of float64
+        return whole + torch.bincount(self.winner[self.tiles.pixels_inside(self.row, self.column)], minlength=length)
+
+
+def highest_scores(tiles: Tiles, weights: Tensor, mask_threshold: float | None = None) -> Winners:
+    """The position of the highest weighted score of every pixel, and how many pixels queries claim.
 
     Scores (..., N) are weighted one by one, by `weights` (N,), or summed up to K, by (N, K); no weight is negative.
-    The second is the number of pixels where each score is at least `mask_threshold`, int64 (N,), or None without one.
-    It needs weights one by one, and points that are pixels.
+    `mask_threshold` asks for the number of pixels where each score is at least that; it needs weights one by one, and
+    points that are pixels.
     """
     leader, is_open, rivals, claimed = by_bounds(tiles, weights, mask_threshold)
-    answer = leader[:, None, :, None].repeat(1, TILE, 1, TILE)  # (t, TILE, t', TILE)
     row, column = torch.nonzero(is_open, as_tuple=True)  # (U,)
-    if weights.dim() == 2:
-        weights = weights[:, rivals]  # (N, K'): what is highest in no open tile needs no sums
+    winners = [row.new_empty(0, TILE * TILE)]
     for chunk in blocks(len(row), tiles.elements(max(weights.shape))):
         place = row[chunk], column[chunk]
         scores = tiles.scores(*place)  # (U, P, N)
-        winner = tiles.of_pixels(weighted(scores, weights), *place).argmax(-1)  # (U, TILE x TILE)
-        answer[place[0], :, place[1], :] = (rivals[winner] if weights.dim() == 2 else winner).view(-1, TILE, TILE)
+        if weights.dim() == 2:  # what is highest in none of these tiles needs no sums
+            contend = torch.nonzero(rivals[chunk].any(0)).flatten()  # (K',)
+            sums = tiles.of_pixels(scores @ weights[:, contend], *place)  # (U, TILE x TILE, K')
+            winners.append(contend[sums.argmax(-1)])
+            continue
+        winners.append(tiles.of_pixels(scores * weights, *place).argmax(-1))  # (U, TILE x TILE)
         if mask_threshold is not None:
-            inside = tiles.inside(0)[place[0]][:, :, None] & tiles.inside(1)[place[1]][:, None]  # (U, TILE, TILE)
-            claimed = claimed + count(inside.flatten(), (scores >= mask_threshold).flatten(0, 1))  # (N,)
-    answer = answer.view(tiles.shape[0] * TILE, -1)[: tiles.size[0], : tiles.size[1]]  # (H, W)
-    return answer.contiguous(), claimed
+            inside = tiles.pixels_inside(*place).flatten().float()  # so few that float32 counts them
+            claimed = claimed + (inside @ (scores >= mask_threshold).flatten(0, 1).float()).long()  # (N,)
+    return Winners(tiles, leader, row, column, torch.cat(winners), claimed)
 
 
 def by_bounds(
     tiles: Tiles, weights: Tensor, mask_threshold: float | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """What bounds say: the leader of each tile and whether the tile is open, both of the grid's shape; what may be
-    highest in an open tile, (K',); and what the other tiles add to the claims of `highest_scores`.
+    highest in each open tile, (U, K); and what the other tiles add to the claims of `highest_scores`.
     """
     values = tiles.activate(tiles.logits)  # (h, w, N)
     pixels = torch.outer(*(tiles.inside(axis).sum(1) for axis in (0, 1)))  # of every tile
-    leaders, is_open, claimed = [], [], None if mask_threshold is None else 0
-    is_rival = torch.zeros(weights.shape[-1], dtype=torch.bool, device=weights.device)  # (K,)
+    leaders, is_open, rivals, claimed = [], [], [], None if mask_threshold is None else 0
     for rows in blocks(tiles.shape[0], tiles.shape[1] * max(weights.shape)):
         low, high = tiles.bounds(values, rows)  # (tiles, N)
         bound = weighted(high, weights)  # (tiles, K)
         leader = bound.argmax(-1)  # (tiles,)
         least = of_one(low, weights, leader)  # (tiles,): what the leader's score is at least
-        rivals = bound >= least[:, None]  # (tiles, K), with the leader
-        undecided = rivals.sum(1) > 1
+        contend = bound >= least[:, None]  # (tiles, K), with the leader
+        undecided = contend.sum(1) > 1
         if mask_threshold is not None:
             claims = low >= mask_threshold  # (tiles, N)
             undecided |= ((high >= mask_threshold) != claims).any(1)
             claimed = claimed + count(pixels[rows].flatten() * ~undecided, claims)  # (N,)
-        is_rival |= rivals[undecided].any(0)
+        rivals.append(contend[undecided])
         leaders.append(leader.view(-1, tiles.shape[1]))
         is_open.append(undecided.view(-1, tiles.shape[1]))
-    return torch.cat(leaders), torch.cat(is_open), torch.nonzero(is_rival).flatten(), claimed
+    return torch.cat(leaders), torch.cat(is_open), torch.cat(rivals), claimed
 
 
 def weighted(scores: Tensor, weights: Tensor) -> Tensor:

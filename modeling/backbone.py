@@ -13,6 +13,7 @@ from transformers import PreTrainedConfig
 
 from .swin import NAME as SWIN_NAME
 from .swin import SwinBackbone
+from .winograd import Conv3x3
 
 STRIDES = [4, 8, 16, 32]
 
@@ -54,6 +55,9 @@ class TimmBackbone(nn.Module):
         self.channels = [model.feature_info.channels()[index] for index in self.indices]
         self.channels_last = str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC")
         self.model = freeze_batch_norms(model) if freeze_batch_norm else model
+        for module in self.model.modules():
+            if type(module) is nn.Conv2d and module.kernel_size == (3, 3):
+                module.__class__ = Conv3x3  # the same weights
         if not any(parameter.is_meta for parameter in self.model.parameters()):
             for module in self.model.modules():
                 module._is_hf_initialized = True  # timm knows best how to initialise its own models

@@ -13,46 +13,54 @@ from torch.nn import functional as F
 from .point_sampling import PointSampling, random_pixels, read_predictions
 
 FOCAL_ALPHA = 0.25
-ELEMENTS_AT_ONCE = 2**19  # of predicted masks; what is computed at once should stay in a processor's cache
+ELEMENTS_AT_ONCE = 2**18  # of predicted masks; what is computed at once should stay in a processor's cache
+ROWS = 16  # of which matrix products like to have a multiple
 
 
 class PredictionIsNaN(ValueError):
     """The network has given something that is no number."""
 
 
-def focal_terms(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Focal loss (alpha 0.25, gamma 2) of each pixel if its target were 1 less that if it were 0, the latter, and the
-    pixel's probability."""
-    probability = logits.sigmoid()
+def focal_terms(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of each pixel (...), in units of alpha: focal loss (alpha 0.25, gamma 2) if its target were 1 less that if it
+    were 0, with the pixel's probability, (2, ...); and the loss if it were 0, (...)."""
+    terms = logits.new_empty(2, *logits.shape)
+    difference, probability = terms
+    opposite = 1 - torch.sigmoid(logits, out=probability)
     # -log(1 - probability) as softplus computes it, but by log, which is many times as fast as log1p: what is lost is
     # below the rounding of 1, where the loss is next to nothing.
-    if_zero = logits.abs().neg_().exp_().add_(1).log_().add_(logits.clamp(min=0))
-    if_one = (if_zero - logits).mul_((1 - probability).square_()).mul_(FOCAL_ALPHA)
-    if_zero = if_zero.mul_(probability.square()).mul_(1 - FOCAL_ALPHA)
-    return if_one.sub_(if_zero), if_zero, probability
+    if_zero = torch.maximum(probability, opposite).log_()
+    if_zero = torch.sub(torch.clamp(logits, min=0, out=difference), if_zero, out=if_zero)
+    torch.sub(if_zero, logits, out=difference).mul_(opposite.square_())  # if the target were 1
+    if_zero = if_zero.mul_(torch.mul(probability, probability, out=opposite))
+    difference.sub_(if_zero, alpha=(1 - FOCAL_ALPHA) / FOCAL_ALPHA)
+    return terms, if_zero
 
 
-def matching_cost(
-    class_logits: torch.Tensor,
-    mask_logits: torch.Tensor,
-    class_labels: torch.Tensor,
-    targets: torch.Tensor,
-    weights: tuple[float, float, float],
-) -> torch.Tensor:
-    """Cost of giving each of some queries of one image each of its targets: (Q, n).
+def mask_costs(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Focal and dice cost of giving each query of each layer each of n targets, (L, N, n) each.
 
-    `class_logits` (Q, K+1), `class_labels` (n,); `mask_logits` (Q, P) and `targets` of zeros and ones (n, P), at the P
-    places where masks are compared; `weights` of class, focal and dice cost.
+    `logits` (L, N, P) and `targets` of zeros and ones (n, P) at the P places where masks are compared.
     """
-    difference, if_zero, probability = focal_terms(mask_logits)  # (Q, P)
-    class_weight, mask_weight, dice_weight = weights
-
-    focal, overlap = (torch.cat([difference, probability]) @ targets.T).chunk(2)  # (Q, n) each: one product for both
-    focal = focal + if_zero.sum(1, keepdim=True)
-    areas = probability.sum(1, keepdim=True) + targets.sum(1)
-    dice = 1 - (2 * overlap + 1) / (areas + 1)
-    classes = -class_logits.softmax(-1)[:, class_labels]
-    return mask_weight * focal / targets.shape[1] + class_weight * classes + dice_weight * dice
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    (count, places), queries = targets.shape, logits.shape[:2].numel()
+    # One more target is all ones, for the area of what is predicted; the others fill up.
+    rows = torch.zeros(-(-(count + 1) // ROWS) * ROWS, places, dtype=wide, device=logits.device)
+    rows[:count] = targets
+    rows[count] = 1
+    sums = rows.new_zeros(2 * queries, len(rows))
+    constant = rows.new_zeros(*logits.shape[:2], 1)
+    # A CPU gains from small blocks, an accelerator from large ones.
+    at_once = ELEMENTS_AT_ONCE if logits.device.type == "cpu" else 64 * ELEMENTS_AT_ONCE
+    step = max(256, at_once // max(1, queries))
+    for part, wanted in zip(logits.split(step, dim=2), rows.split(step, dim=1), strict=True):
+        terms, if_zero = focal_terms(part.to(wide))
+        sums.addmm_(terms.flatten(0, 2), wanted.T)  # one product for both
+        constant += if_zero.sum(2, keepdim=True)
+    difference, overlap = sums.view(2, *logits.shape[:2], -1)  # (L, N, more than n)
+    focal = FOCAL_ALPHA * difference[..., :count] + (1 - FOCAL_ALPHA) * constant
+    areas = overlap[..., count, None] + rows[:count].sum(1)
+    return focal / places, 1 - (2 * overlap[..., :count] + 1) / (areas + 1)
 
 
 def image_cost(
@@ -66,29 +74,20 @@ def image_cost(
     """Cost of all layers of one image: (L, N, n). `class_logits` (L, N, K+1), `mask_logits` (L, N, h, w),
     `class_labels` (n,), `masks` bool (n, H, W), which are resized to h x w (nearest), or read at random points."""
     wide = torch.promote_types(mask_logits.dtype, torch.float32)
-    size = mask_logits.shape[-2:]
+    size = mask_logits.shape[2:]
     if points is None:
         # Masks as a batch of one channel each, which may be empty; channels may not.
         targets = F.interpolate(masks[:, None].to(torch.uint8), size=size, mode="nearest").flatten(1)  # (n, h * w)
+        logits = mask_logits.flatten(2)  # (L, N, h * w)
     else:
         pixels = random_pixels(1, points.num_points, masks.shape[1:], masks.device)  # (1, P), shared by all masks
         targets = masks.flatten(1)[:, pixels[0]]  # (n, P)
-    targets = targets.to(wide)
-    # A CPU gains from small blocks, an accelerator from large ones.
-    at_once = ELEMENTS_AT_ONCE if mask_logits.device.type == "cpu" else 64 * ELEMENTS_AT_ONCE
-    step = max(1, at_once // max(size.numel(), targets.shape[1]))
-    layers = []
-    for layer_classes, layer_masks in zip(class_logits, mask_logits, strict=True):
-        blocks = []
-        for classes, logits in zip(layer_classes.split(step), layer_masks.split(step), strict=True):
-            logits = logits.to(wide)  # (q, h, w)
-            if points is None:
-                logits = logits.flatten(1)  # (q, h * w)
-            else:
-                logits = read_predictions(logits[None], pixels, masks.shape[1:])[0]  # (q, P)
-            blocks.append(matching_cost(classes.to(wide), logits, class_labels, targets, weights))
-        layers.append(torch.cat(blocks))  # (N, n)
-    return torch.stack(layers)  # (L, N, n)
+        read = [read_predictions(layer[None].to(wide), pixels, masks.shape[1:])[0] for layer in mask_logits]
+        logits = torch.stack(read)  # (L, N, P)
+    focal, dice = mask_costs(logits, targets)
+    classes = -class_logits.to(wide).softmax(-1)[..., class_labels]  # (L, N, n)
+    class_weight, mask_weight, dice_weight = weights
+    return mask_weight * focal + class_weight * classes + dice_weight * dice
 
 
 @torch.no_grad()

@@ -7,19 +7,21 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from .transformer_decoder import TransformerEncoder
+from .winograd import Conv3x3, convolution, worth
 
 
 class ConvNorm(nn.Sequential):
     """A convolution without bias, then group normalisation over 32 groups."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int):
+        layer = Conv3x3 if kernel_size == 3 else nn.Conv2d
         super().__init__(
-            nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
+            layer(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
             nn.GroupNorm(32, out_channels),
         )
 
 
-class MaskProjection(nn.Conv2d):
+class MaskProjection(Conv3x3):
     """The last convolution, linear: from the pyramid's features to the per-pixel embeddings, or right to masks."""
 
     def __init__(self, config: PreTrainedConfig):
@@ -35,11 +37,15 @@ class MaskProjection(nn.Conv2d):
             return super().forward(features)
         weights = torch.einsum("bqe,ecij->bqcij", mask_embeddings, self.weight)  # (B, N, C, 3, 3)
         biases = mask_embeddings @ self.bias  # (B, N)
-        masks = [
-            nn.functional.conv2d(image[None], weight.to(memory_format=torch.channels_last), bias, padding=1)[0]
-            for image, weight, bias in zip(features, weights, biases, strict=True)
-        ]
-        return torch.stack(masks)  # (B, N, h, w)
+        masks = [convolve(*one) for one in zip(features.split(1), weights, biases, strict=True)]
+        return torch.cat(masks)  # (B, N, h, w)
+
+
+def convolve(image: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """`image` (1, C, h, w) and `weight` (N, C, 3, 3) to (1, N, h, w), the fast way."""
+    if worth(image, weight):
+        return convolution(image, weight, bias)
+    return nn.functional.conv2d(image, weight.to(memory_format=torch.channels_last), bias, padding=1)
 
 
 class PixelDecoder(nn.Module):

@@ -21,6 +21,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .attention import eager_attention
+from .blocks import in_blocks
 
 # name: (channels of the first stage, blocks of each stage, attention heads of each stage)
 VARIANTS = {
@@ -225,11 +226,16 @@ class Block(GradientCheckpointingLayer):
     def forward(self, tokens: torch.Tensor, windows: Windows, mask: torch.Tensor | None) -> torch.Tensor:
         """`tokens` (B, H, W, C), which lie in `windows` with that mask, to the same shape."""
         placed = windows.source.of(self.norm1(tokens)).view(-1, self.attn.window**2, tokens.shape[-1])
-        attended = self.attn(placed, mask).flatten(0, 1)  # (B x W_n x n, C)
+        attended = in_blocks(self.attn, 3 * placed[0].numel(), placed, mask).flatten(0, 1)  # (B x W_n x n, C)
         attended = attended.index_select(0, windows.place).view(tokens.shape)  # (B, H, W, C)
         tokens = tokens + self.drop_path(attended)
-        hidden = nn.functional.gelu(self.mlp["fc1"](self.norm2(tokens)))
-        return tokens + self.drop_path(self.mlp["fc2"](hidden))
+        return tokens + self.drop_path(
+            in_blocks(self.feed_forward, 4 * tokens.shape[-1], tokens.flatten(0, 2)).view(tokens.shape)
+        )
+
+    def feed_forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """`tokens` (L, C) to the same shape."""
+        return self.mlp["fc2"](nn.functional.gelu(self.mlp["fc1"](self.norm2(tokens))))
 
 
 class PatchMerging(nn.Module):

@@ -1,0 +1,32 @@
+"""Work in parts that caches hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+BLOCK_ELEMENTS = 2**20  # elements of a part's largest tensor: 4 MB in float32
+
+
+def for_caches(tensor: Tensor) -> bool:
+    """Whether `tensor` is computed on, as it is and without gradients, by a CPU, for which its caches decide.
+
+    What is compiled, traced or differentiated is not: there the whole computation is wanted in one piece.
+    """
+    if tensor.device.type != "cpu" or type(tensor) is not Tensor or torch.is_grad_enabled():
+        return False
+    return not torch.compiler.is_compiling() and not torch.jit.is_tracing()
+
+
+def in_blocks(function: Callable[..., Tensor], elements: int, rows: Tensor, *others: Tensor | None) -> Tensor:
+    """`function(rows, *others)`, which treats each of their rows (along the first dimension) alone.
+
+    `elements` is the size of its largest intermediate tensor for one row.
+    """
+    step = max(1, BLOCK_ELEMENTS // elements)
+    if step >= len(rows) or not for_caches(rows):
+        return function(rows, *others)
+    parts = [rows.split(step), *([None] * len(rows) if other is None else other.split(step) for other in others)]
+    return torch.cat([function(*part) for part in zip(*parts, strict=False)])  # as long as `rows`

@@ -1,0 +1,98 @@
+"""3x3 convolutions with fewer multiplications (Winograd; arXiv 1509.09308), for inference on a CPU.
+
+A tile of 4 x 4 results needs 6 x 6 values around it. Seen as polynomials at six points these multiply one by one: 36
+products for each pair of channels, where the convolution itself has 144. The points 0, 1, -1, 1/2, -2 and infinity keep
+the rounding error small (arXiv 1803.10986): twice that of the convolution itself, root mean square, in float32.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .blocks import BLOCK_ELEMENTS, for_caches
+
+TILE, SPAN = 4, 6  # results of a tile's side, and the values they need
+
+# One axis: six values at the points, three weights at the points, and back to four results.
+VALUES = torch.tensor(
+    [
+        [1, -1.5, -2, 1.5, 1, 0],
+        [0, -1, 0.5, 2.5, 1, 0],
+        [0, 1, -2.5, 0.5, 1, 0],
+        [0, -2, -1, 2, 1, 0],
+        [0, 0.5, -1, -0.5, 1, 0],
+        [0, 1, -1.5, -2, 1.5, 1],
+    ]
+)
+WEIGHTS = torch.tensor(
+    [[1, 0, 0], [1 / 3, 1 / 3, 1 / 3], [-1 / 3, 1 / 3, -1 / 3], [-16 / 15, -8 / 15, -4 / 15], [1 / 15, -2 / 15, 4 / 15]]
+    + [[0, 0, 1]]
+)
+RESULTS = torch.tensor(
+    [[1, 1, 1, 1, 1, 0], [0, 1, -1, 0.5, -2, 0], [0, 1, 1, 0.25, 4, 0], [0, 1, -1, 0.125, -8, 1]],
+    dtype=torch.float32,
+)
+# Both axes: (36, 36), (36, 9) and (16, 36).
+VALUES, WEIGHTS, RESULTS = (torch.kron(matrix, matrix) for matrix in (VALUES, WEIGHTS, RESULTS))
+
+
+class Conv3x3(nn.Conv2d):
+    """`nn.Conv2d`, faster where `pays` says so: float32 on a CPU, without gradients, wide and large."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, C, h, w) to (B, K, h, w)."""
+        return convolution(features, self.weight, self.bias) if pays(self, features) else super().forward(features)
+
+
+def pays(layer: nn.Conv2d, features: Tensor) -> bool:
+    """Whether `convolution` of `layer` and `features` (B, C, h, w) is right, and faster than PyTorch's."""
+    plain = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, layer.padding_mode) == (
+        (3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros",
+    )  # fmt: skip
+    return plain and worth(features, layer.weight)
+
+
+def worth(features: Tensor, weight: Tensor) -> bool:
+    """Whether `features` (B, C, h, w) and `weight` (K, C, 3, 3) are of a kind and size for which it is faster."""
+    if not for_caches(features) or torch.is_autocast_enabled("cpu"):
+        return False
+    if features.dtype != torch.float32 or weight.dtype != torch.float32:
+        return False
+    pixels, channels = features.shape[-2] * features.shape[-1], weight.shape[:2]
+    return min(channels) >= 96 and pixels >= 4 * max(channels)
+
+
+def convolution(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`features` (B, C, h, w) and `weight` (K, C, 3, 3) to (B, K, h, w), with one zero around, channels last.
+
+    Works in blocks of rows of tiles, whose intermediate values stay in the caches.
+    """
+    batch, channels, height, width = features.shape
+    count = len(weight)
+    down, across = -(-height // TILE), -(-width // TILE)  # tiles
+    spectrum = WEIGHTS @ weight.permute(0, 2, 3, 1).reshape(count, 9, channels)  # (K, 36, C)
+    spectrum = spectrum.permute(1, 2, 0)  # (36, C, K)
+    out = features.new_empty(batch, down * TILE, across * TILE, count)
+    step = max(1, BLOCK_ELEMENTS // (SPAN**2 * across * max(channels, count)))
+    for image, found in zip(features.permute(0, 2, 3, 1), out, strict=True):  # (h, w, C)
+        for first in range(0, down, step):
+            tiles = min(step, down - first)
+            rows = surrounded(image, first * TILE, tiles * TILE, across * TILE)
+            values = rows.unfold(0, SPAN, TILE).unfold(1, SPAN, TILE)  # (tiles, across, C, 6, 6)
+            values = values.permute(0, 1, 3, 4, 2).reshape(tiles * across, SPAN**2, channels)  # (T, 36, C)
+            products = torch.bmm((VALUES @ values).transpose(0, 1), spectrum)  # (36, T, K)
+            results = RESULTS @ products.transpose(0, 1)  # (T, 16, K)
+            results = results.view(tiles, across, TILE, TILE, count).transpose(1, 2)  # (tiles, 4, across, 4, K)
+            found[first * TILE : (first + tiles) * TILE].view_as(results).copy_(results)
+    out = out.permute(0, 3, 1, 2)[:, :, :height, :width]  # (B, K, h, w)
+    return out if bias is None else out.add_(bias.view(-1, 1, 1))
+
+
+def surrounded(image: Tensor, first: int, rows: int, columns: int) -> Tensor:
+    """`rows` x `columns` of `image` (h, w, C) from row `first` on, and one more on every side; zero where it ends."""
+    height, width, channels = image.shape
+    found = image.new_zeros(rows + 2, columns + 2, channels)
+    top, bottom = max(0, first - 1), min(height, first + rows + 1)
+    found[top - first + 1 : bottom - first + 1, 1 : width + 1] = image[top:bottom]
+    return found
