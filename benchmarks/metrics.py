@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from maskformer.benchmarks.alternating import alternate
+from maskformer.benchmarks.metric_peers import peer_updates
 from maskformer.metrics import MeanIoU, PanopticQuality, SemanticPanopticQuality
 
 PLAIN = "numpy.bincount"
@@ -36,18 +39,22 @@ def measure_metrics(
     size: tuple[int, int] = (480, 640),
     num_labels: int = 133,
     num_segments: int = 20,
+    peers: Path | None = None,
 ) -> MetricCost:
     """Times each metric's update with one image of `size` (height, width), one after another in every round.
 
     Segments are areas around random points; the prediction is the truth moved by some pixels. The plain count is of the
-    cells of a confusion matrix, computed beforehand.
+    cells of a confusion matrix, computed beforehand. `peers` is where other metrics' code lies (see `peer_updates`).
     """
     true, labels = random_segments(size, num_segments, num_labels)
     predicted = np.roll(true, (3, 5), axis=(0, 1))
     updates = metric_updates(predicted, true, labels, num_labels)
     cells = (labels[true - 1] * num_labels + labels[predicted - 1]).reshape(-1)  # (H * W,)
     timed = {PLAIN: lambda: np.bincount(cells, minlength=num_labels**2), **updates}
-    timings = alternate(timed, rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        if peers is not None:
+            timed |= peer_updates(peers, Path(folder), predicted, true, labels)
+        timings = alternate(timed, rounds)
     with tqdm(total=len(updates) * images, desc="measuring memory", unit="image", leave=False) as bar:
         growth = {name: memory_growth(update, images, bar.update) for name, update in updates.items()}
     return MetricCost({name: timing.median for name, timing in timings.items()}, growth, images)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 BLOCK_ELEMENTS = 2**20  # elements of a part's largest tensor: 4 MB in float32
 
@@ -30,3 +30,21 @@ def in_blocks(function: Callable[..., Tensor], elements: int, rows: Tensor, *oth
         return function(rows, *others)
     parts = [rows.split(step), *([None] * len(rows) if other is None else other.split(step) for other in others)]
     return torch.cat([function(*part) for part in zip(*parts, strict=False)])  # as long as `rows`
+
+
+def plus(tensor: Tensor, new: Tensor) -> Tensor:
+    """The sum of both, of one shape: in the place of `new`, which nobody else may need, where new memory costs."""
+    return new.add_(tensor) if for_caches(new) and new.dtype == tensor.dtype else tensor + new
+
+
+class Linear(nn.Linear):
+    """`nn.Linear`, in inference on a CPU as a 1x1 convolution, whose kernels (oneDNN's) are up to a tenth faster."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(..., C) to (..., K)."""
+        rows = inputs.shape[:-1].numel()
+        if rows < 256 or not for_caches(inputs) or torch.is_autocast_enabled("cpu") or inputs.dtype != torch.float32:
+            return super().forward(inputs)
+        image = inputs.reshape(1, 1, rows, -1).permute(0, 3, 1, 2)  # (1, C, 1, L), channels last
+        found = nn.functional.conv2d(image, self.weight[:, :, None, None], self.bias)  # (1, K, 1, L)
+        return found.permute(0, 2, 3, 1).reshape(*inputs.shape[:-1], -1)  # (..., K)

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
+from .blocks import plus
 from .transformer_decoder import TransformerEncoder
 from .winograd import Conv3x3, convolution, worth
 
@@ -79,11 +80,11 @@ class PixelDecoder(nn.Module):
         encoded = None
         if self.encoder is not None:
             encoded = self.encoder(self.encoder_projection(image_features[-1]))  # (B, C, H/32, W/32)
-        pyramid = self.outputs[-1](image_features[-1] if encoded is None else encoded).relu()
+        pyramid = self.outputs[-1](image_features[-1] if encoded is None else encoded).relu_()
         for features, lateral, output in zip(
             image_features[-2::-1], self.laterals[::-1], self.outputs[-2::-1], strict=True
         ):
             lateral_features = lateral(features)
             coarse = nn.functional.interpolate(pyramid, size=features.shape[-2:], mode="nearest")  # to this stride
-            pyramid = output(lateral_features + coarse).relu()
+            pyramid = output(plus(lateral_features, coarse)).relu_()
         return self.mask_projection(pyramid) if project else pyramid, encoded  # (B, C_E or C, H/4, W/4)

@@ -21,7 +21,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .attention import eager_attention
-from .blocks import in_blocks
+from .blocks import Linear, for_caches, in_blocks, plus
 
 # name: (channels of the first stage, blocks of each stage, attention heads of each stage)
 VARIANTS = {
@@ -190,8 +190,8 @@ class WindowAttention(nn.Module):
         self.is_causal = False
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
         self.register_buffer("relative_position_index", relative_position_index(window), persistent=False)
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.proj = nn.Linear(channels, channels)
+        self.qkv = Linear(channels, 3 * channels)
+        self.proj = Linear(channels, channels)
 
     def forward(self, windows: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """`windows` (B x W_n, n, C) with `mask` (B x W_n, 1, n, n) or none to the same shape."""
@@ -203,8 +203,10 @@ class WindowAttention(nn.Module):
         bias = bias.view(1, length, length, self.heads).permute(0, 3, 1, 2)  # (1, heads, n, n)
         if mask is not None:
             bias = bias + mask  # (B x W_n, heads, n, n)
-        # Flash attention takes no bias: only eager and sdpa apply here.
-        implementation = "eager" if self.config._attn_implementation == "eager" else "sdpa"
+        # Flash attention takes no bias: only eager and sdpa apply here. For windows this small sdpa's blocks are slower
+        # than plain products, as long as these stay in the caches.
+        plain = for_caches(query) and query.dtype == torch.float32
+        implementation = "eager" if plain or self.config._attn_implementation == "eager" else "sdpa"
         attended, _ = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)(
             self, query, key, value, bias, scaling=self.scaling
         )
@@ -221,14 +223,14 @@ class Block(GradientCheckpointingLayer):
         self.attn = WindowAttention(config, channels, heads, window)
         self.drop_path = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(channels)
-        self.mlp = nn.ModuleDict({"fc1": nn.Linear(channels, 4 * channels), "fc2": nn.Linear(4 * channels, channels)})
+        self.mlp = nn.ModuleDict({"fc1": Linear(channels, 4 * channels), "fc2": Linear(4 * channels, channels)})
 
     def forward(self, tokens: torch.Tensor, windows: Windows, mask: torch.Tensor | None) -> torch.Tensor:
         """`tokens` (B, H, W, C), which lie in `windows` with that mask, to the same shape."""
         placed = windows.source.of(self.norm1(tokens)).view(-1, self.attn.window**2, tokens.shape[-1])
         attended = in_blocks(self.attn, 3 * placed[0].numel(), placed, mask).flatten(0, 1)  # (B x W_n x n, C)
         attended = attended.index_select(0, windows.place).view(tokens.shape)  # (B, H, W, C)
-        tokens = tokens + self.drop_path(attended)
+        tokens = plus(tokens, self.drop_path(attended))
         return tokens + self.drop_path(
             in_blocks(self.feed_forward, 4 * tokens.shape[-1], tokens.flatten(0, 2)).view(tokens.shape)
         )
@@ -244,7 +246,7 @@ class PatchMerging(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.norm = nn.LayerNorm(4 * channels)
-        self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
+        self.reduction = Linear(4 * channels, 2 * channels, bias=False)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """(B, H, W, C) to (B, H/2, W/2, 2C), odd sides padded."""

@@ -10,9 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .blocks import BLOCK_ELEMENTS, for_caches
+from .blocks import for_caches
 
 TILE, SPAN = 4, 6  # results of a tile's side, and the values they need
+BLOCK_ELEMENTS = 2**21  # elements of a block's largest tensor: 8 MB, about as large as the transformed weights
 
 # One axis: six values at the points, three weights at the points, and back to four results.
 VALUES = torch.tensor(

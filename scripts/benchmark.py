@@ -39,6 +39,7 @@ import json
 import sys
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
@@ -95,6 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
     metric = commands.add_parser("metrics", help="what metrics cost, beside one count of the pixels, and their memory")
     metric.add_argument("--images", type=int, default=5000, help="over how many memory is watched")
     metric.add_argument("--rounds", type=int, default=51, help="times that each is measured; medians are printed")
+    metric.add_argument("--peer_path", type=Path, help="folder with panopticapi/ or evaluate's metrics/mean_iou/")
     for command in (inference, post, step, part):
         command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
     for command in (complexity, data, inference, post, step, part, metric):
@@ -342,7 +344,10 @@ def metrics(parser: argparse.ArgumentParser) -> None:
     arguments = parser.parse_args()
     if min(arguments.images, arguments.rounds) < 1:
         parser.error("--images and --rounds must be at least 1")
-    cost = measure_metrics(arguments.images, arguments.rounds)
+    try:
+        cost = measure_metrics(arguments.images, arguments.rounds, peers=arguments.peer_path)
+    except ValueError as error:
+        parser.error(str(error))
     if arguments.json:
         content = {"images": cost.images, "seconds": cost.seconds, "growth": cost.growth}
         print(json.dumps(content | {"ratio": {name: cost.ratio(name) for name in cost.seconds}}, indent=1))
