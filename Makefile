@@ -49,13 +49,34 @@ format: $(READY)  ## apply them
 bench: $(READY)  ## parameters and multiply-adds of every recipe, beside the paper's
 	"$(BIN)/python" scripts/benchmark.py complexity
 
-docs: $(READY)  ## draw the pictures of docs/ and run the notebooks anew; that of the README too, after `make demo`
+# Nuclei in COCO's panoptic format, `train/` and `val/`, for the pictures of real images: make docs NUCLEI=data
+NUCLEI ?=
+
+docs: $(READY) outputs/demo/best $(if $(NUCLEI),outputs/nuclei/best)  ## draw the pictures of README and docs/ and run the notebooks anew
 	"$(BIN)/python" docs/draw.py
-	"$(BIN)/python" scripts/inspect_dataset.py --source shapes --output_dir outputs/docs
-	cp outputs/docs/contact_sheet.png docs/images/inspect_shapes.png
-	cp outputs/docs/histogram.png docs/images/inspect_shapes_histogram.png
-	if [ -f outputs/demo/validation.png ]; then cp outputs/demo/validation.png docs/images/demo.png; fi
+	"$(BIN)/python" scripts/inspect_dataset.py --source shapes --output_dir outputs/docs/shapes
+	"$(BIN)/python" docs/side_by_side.py --height 670 docs/images/inspect_shapes.png outputs/docs/shapes/contact_sheet.png
+	cp outputs/docs/shapes/histogram.png docs/images/inspect_shapes_histogram.png
+	cp outputs/demo/validation.png docs/images/demo.png
+	"$(BIN)/python" docs/screenshot.py outputs/demo/best docs/images/web_demo.png
+	$(if $(NUCLEI),$(NUCLEI_PICTURES),@echo "nuclei*.png stay as they are: no NUCLEI=FOLDER")
 	HF_HUB_OFFLINE=1 "$(BIN)/jupyter-execute" --inplace notebooks/*.ipynb
+
+define NUCLEI_PICTURES
+"$(BIN)/python" scripts/inspect_dataset.py --source panoptic_folder --train_path "$(NUCLEI)/train" --output_dir outputs/docs/nuclei
+	"$(BIN)/python" docs/side_by_side.py --height 670 docs/images/inspect_nuclei.png outputs/docs/nuclei/contact_sheet.png
+	cp outputs/docs/nuclei/histogram.png docs/images/inspect_nuclei_histogram.png
+	"$(BIN)/python" scripts/predict.py --model outputs/nuclei/best --output_dir outputs/docs/answers --overwrite "$(NUCLEI)/val/images"
+	"$(BIN)/python" docs/side_by_side.py docs/images/nuclei.png $$(ls outputs/docs/answers/*_overlay.png | awk 'NR % 10 == 1')
+endef
+
+outputs/demo/best:
+	$(MAKE) demo
+
+# 15 minutes
+outputs/nuclei/best: $(READY)
+	$(LAUNCH) scripts/train.py --recipe nuclei/maskformer_efficientnet_lite0 --seed 0 --output_dir outputs/nuclei \
+		--train_path "$(NUCLEI)/train" --validation_path "$(NUCLEI)/val"
 
 clean:  ## remove caches and builds; the environment and outputs/ stay
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
