@@ -75,10 +75,11 @@ def test_everything_is_written_and_nothing_else(model, tmp_path, capsys):
     assert " AP " in capsys.readouterr().out.splitlines()[-1]
 
 
-def run_twice(*words) -> subprocess.CompletedProcess:
-    """Runs the script in two processes."""
+def run_many(*words, processes: int = 2) -> subprocess.CompletedProcess:
+    """Runs the script in several processes."""
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    launch += ["--nproc_per_node", str(processes)]
     script = [str(ROOT / "scripts" / "eval.py"), *map(str, words)]
     return subprocess.run([*launch, *script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
@@ -112,28 +113,30 @@ def test_an_error_of_one_process_is_one_of_all(tmp_path):
     image = "ADEChallengeData2016/images/validation/ADE_val_00000002.jpg"
     (data / image).write_bytes(b"no picture")
     words = ["--data_path", data, "--output_dir", tmp_path / "out", "--tta_shortest_edges", "[32]"]
-    done = run_twice("--table", "1", "--models", models, *words)
+    done = run_many("--table", "1", "--models", models, *words)
     assert done.returncode == 0 and (tmp_path / "out" / "table1.md").is_file(), done.stderr
     assert done.stderr.count("left blank: ") == 4 and image in done.stderr  # two models, single and multi scale
-    done = run_twice("--model", models / names[0], "--recipe", names[0], *words)
+    done = run_many("--model", models / names[0], "--recipe", names[0], *words)
     assert done.returncode != 0 and done.stderr.count("--on_bad_sample skip leaves such examples out") == 1
     assert image in done.stderr
 
 
 @pytest.mark.slow
-def test_two_processes_measure_what_one_does(tmp_path):
-    """Of answers that have several labels and are right in part: the truth is what other thresholds let through."""
+def test_two_and_three_processes_measure_what_one_does(tmp_path):
+    """Four images, of answers that have several labels and are right in part: the truth is what other thresholds let through."""
     model = save_model(tmp_path / "model", "shapes/demo", SHAPES_LABELS, change=with_several_labels)
     run("eval", "--model", model, *SCENES, "--save_predictions", "--output_dir", tmp_path / "truth")
     data = as_dataset(tmp_path / "truth" / "predictions", load_shapes("validation", 4, 128))
     words = ["--model", str(model), "--task", "instance", "--threshold", "0.02"]
     words += ["--source", "panoptic_folder", "--validation_path", str(data)]
     run("eval", *words, "--output_dir", tmp_path / "one")
-    assert run_twice(*words, "--output_dir", tmp_path / "two").returncode == 0
-    one, two = (numbers(results_of(tmp_path / name)) for name in ("one", "two"))
-    assert one["images"] == 4 and same(one, two)
+    one = numbers(results_of(tmp_path / "one"))
+    for processes in (2, 3):
+        folder = tmp_path / str(processes)
+        assert run_many(*words, "--output_dir", folder, processes=processes).returncode == 0
+        assert same(one, numbers(results_of(folder))) and not list(folder.glob("progress*"))
+    assert one["images"] == 4
     assert sum(row["tp"] > 0 for row in one["per_label"].values()) > 1 and 0 < one["pq"] < 1
-    assert not list((tmp_path / "two").glob("progress*"))
 
 
 def test_an_evaluation_that_was_stopped_goes_on(model, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Training as processes of their own: killed at any moment, and divided among two."""
+"""Training as processes of their own: killed at any moment, and divided among several."""
 
 from __future__ import annotations
 
@@ -68,13 +68,28 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights(whole, 
     assert not list(folder.glob(".*"))
 
 
-def test_two_processes_make_the_steps_of_one(whole, tmp_path):
-    assert start(*DEMO, "--output_dir", tmp_path / "run", launcher=LAUNCHER).wait(300) == 0
-    one, two = ([row["loss"] for row in rows(path) if "loss" in row] for path in (whole, tmp_path / "run"))
-    assert one == pytest.approx(two, rel=2e-3)  # float32, and AdamW's first steps follow the sign of tiny gradients
-    assert one[0] == pytest.approx(two[0], rel=1e-5)
-    measured = [[row for row in rows(path) if "pq" in row] for path in (whole, tmp_path / "run")]
-    assert measured[0][0]["images"] == measured[1][0]["images"] == 3
+def test_the_same_seed_gives_the_same_run(whole, tmp_path):
+    assert start(*DEMO, "--output_dir", tmp_path / "run").wait(300) == 0
+    expected, actual = (load_file(path / "last" / "model.safetensors") for path in (whole, tmp_path / "run"))
+    assert all(torch.equal(value, actual[name]) for name, value in expected.items())
+    assert [row["loss"] for row in rows(whole) if "loss" in row] == [
+        row["loss"] for row in rows(tmp_path / "run") if "loss" in row
+    ]
+
+
+def test_two_and_three_processes_make_the_steps_of_one(tmp_path):
+    losses = {}
+    for count in (1, 2, 3):
+        launcher = [*LAUNCHER[:-1], str(count)]
+        words = [*DEMO, "--batch_size", "6", "--output_dir", tmp_path / str(count)]
+        assert start(*words, launcher=launcher).wait(300) == 0
+        history = rows(tmp_path / str(count))
+        losses[count] = [row["loss"] for row in history if "loss" in row]
+        assert [row["images"] for row in history if "pq" in row] == [3]
+    for count in (2, 3):
+        assert losses[count][0] == pytest.approx(losses[1][0], rel=1e-5)
+        # float32, and AdamW's first steps follow the sign of tiny gradients
+        assert losses[count] == pytest.approx(losses[1], rel=2e-3)
 
 
 def test_a_bad_sample_of_one_process_stops_both_and_loses_no_step(tmp_path):
