@@ -123,7 +123,7 @@ def test_an_error_of_one_process_is_one_of_all(tmp_path):
 
 @pytest.mark.slow
 def test_two_and_three_processes_measure_what_one_does(tmp_path):
-    """Four images, of answers that have several labels and are right in part: the truth is what other thresholds let through."""
+    """Four images, of answers of several labels, right in part: the truth is what other thresholds let through."""
     model = save_model(tmp_path / "model", "shapes/demo", SHAPES_LABELS, change=with_several_labels)
     run("eval", "--model", model, *SCENES, "--save_predictions", "--output_dir", tmp_path / "truth")
     data = as_dataset(tmp_path / "truth" / "predictions", load_shapes("validation", 4, 128))
