@@ -7,10 +7,12 @@ import difflib
 import timm
 import torch
 from timm.layers import freeze_batch_norm_2d
+from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 from transformers import PreTrainedConfig
 
+from .blocks import for_caches
 from .swin import NAME as SWIN_NAME
 from .swin import SwinBackbone
 from .winograd import Conv3x3
@@ -87,12 +89,21 @@ class TimmBackbone(nn.Module):
 
 
 class FrozenBatchNorm(FrozenBatchNorm2d):
-    """torchvision's; without gradients in one pass over its input instead of two."""
+    """torchvision's; without gradients in one pass over its input instead of two.
+
+    Where `owns_input`, nobody else needs that input, and on a CPU the result takes its place.
+    """
+
+    owns_input = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, h, w) to the same shape."""
         if torch.is_grad_enabled():
             return super().forward(x)  # for which nothing is kept; `batch_norm` keeps its input
+        if self.owns_input and for_caches(x) and x.dtype == self.weight.dtype:
+            scale = self.weight * (self.running_var + self.eps).rsqrt()  # (C,)
+            shift = self.bias - self.running_mean * scale
+            return torch.addcmul(shift.view(-1, 1, 1), x, scale.view(-1, 1, 1), out=x)
         return nn.functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
 
 
@@ -102,6 +113,11 @@ def freeze_batch_norms(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if type(module) is FrozenBatchNorm2d:
             module.__class__ = FrozenBatchNorm  # the same buffers
+    blocks = [block for block in model.modules() if isinstance(block, (BasicBlock, Bottleneck))]
+    if blocks:  # a ResNet, in which each comes after a convolution
+        for module in (model.bn1, *(module for block in blocks for module in block.modules())):
+            if isinstance(module, FrozenBatchNorm):
+                module.owns_input = True
     return model
 
 

@@ -28,7 +28,7 @@ def together(tmp_path_factory):
     command = [sys.executable, str(ROOT / "tests" / "distributed_steps.py")]
     processes = [subprocess.Popen([*command, str(rank), "2", str(folder)], cwd=ROOT) for rank in range(2)]
     assert [process.wait(timeout=300) for process in processes] == [0, 0]
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
 def assert_equal(actual: dict, expected: dict) -> None:

@@ -1,0 +1,28 @@
+"""Backbones give the same maps with gradients, where nothing is done in place, and without."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from maskformer import MaskFormerUniversalConfig
+from maskformer.modeling.backbone import FrozenBatchNorm, load_backbone
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet26d", "seresnet50", "resnetv2_50", "mobilenetv3_small_050"])
+def test_maps_are_the_same_with_and_without_gradients(name):
+    torch.manual_seed(0)
+    backbone = load_backbone(MaskFormerUniversalConfig(backbone=name, freeze_batch_norm=True)).eval()
+    random = torch.Generator().manual_seed(0)
+    for module in backbone.modules():
+        if isinstance(module, FrozenBatchNorm):  # of a trained network none of these is one
+            for buffer in (module.running_mean, module.running_var, module.weight, module.bias):
+                buffer.copy_(0.5 + torch.rand(buffer.shape, generator=random))
+    pixels = torch.randn(2, 3, 64, 96, generator=random)
+    before = pixels.clone()
+    expected = backbone(pixels)
+    with torch.no_grad():
+        found = backbone(pixels)
+    assert torch.equal(pixels, before)
+    for here, there in zip(found, expected, strict=True):
+        torch.testing.assert_close(here, there, rtol=1e-3, atol=1e-4 * float(there.abs().max()))
