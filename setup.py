@@ -66,6 +66,7 @@ setup(
         "dev": [
             "pytest>=8.0",
             "pytest-xdist>=3.5",
+            "hypothesis>=6.100",
             "ruff>=0.17,<0.18",
             "h5py>=3.8",
             "peft>=0.15",

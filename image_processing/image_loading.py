@@ -48,6 +48,8 @@ def to_rgb(image: Image.Image | np.ndarray | torch.Tensor, channels_first: bool 
 
 def _pil_to_rgb(image: Image.Image) -> np.ndarray:
     """A PIL image of any mode as uint8 (H, W, 3)."""
+    if 0 in image.size:
+        raise ValueError(f"an image must have a pixel, not the size {image.width}x{image.height} (width x height)")
     image = _upright(image)
     if image.mode.startswith("I"):  # I;16 and its byte orders, and I, as which 16-bit files were long opened
         return _to_8_bit(np.asarray(image))[..., None].repeat(3, axis=-1)  # (H, W, 3)
@@ -73,10 +75,10 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _channels_last(array: np.ndarray, channels_first: bool | None, tensor_like: bool) -> np.ndarray:
     """An image array of any layout as (H, W, C)."""
+    if array.ndim not in (2, 3) or 0 in array.shape:
+        raise ValueError(f"an image must have shape (H, W), (H, W, C) or (C, H, W), not {array.shape}")
     if array.ndim == 2:
         return array[..., None]  # (H, W, 1)
-    if array.ndim != 3 or 0 in array.shape:
-        raise ValueError(f"an image must have shape (H, W), (H, W, C) or (C, H, W), not {array.shape}")
     if channels_first is None:
         first, last = array.shape[0] <= 4, array.shape[-1] <= 4
         channels_first = first and (tensor_like or not last)

@@ -63,7 +63,7 @@ def image_predictions(outputs, target_sizes: Sequence[tuple[int, int]] | Tensor 
     classes = [None] * len(masks) if per_pixel else outputs.class_queries_logits
     masks = _finite(masks, LARGEST_LOGIT[per_pixel])
     if not per_pixel:
-        _check_no_nan(classes)
+        classes = _finite(classes, LARGEST_LOGIT[True])  # a softmax of infinity would be NaN
     canvas, image_sizes = _canvas_and_image_sizes(masks, getattr(outputs, "pixel_mask", None))
     if per_pixel:
         canvas = (4 * masks.shape[-2], 4 * masks.shape[-1])
@@ -76,7 +76,7 @@ def image_predictions(outputs, target_sizes: Sequence[tuple[int, int]] | Tensor 
 
 
 def _finite(logits: Tensor, largest: float) -> Tensor:
-    """The logits, infinite ones as `largest`, which weighted sums can take; `ValueError` for NaN."""
+    """The logits, infinite ones as `largest`, which sums and a softmax can take; `ValueError` for NaN."""
     if logits.sum().isfinite():
         return logits  # told fast; a sum can overflow too
     _check_no_nan(logits)

@@ -53,5 +53,6 @@ def with_legend(picture: Image.Image, entries: Sequence[Entry], total: int) -> I
 
 def _line(entry: Entry, total: int) -> tuple[tuple[int, ...], str, str]:
     """Colour, name with the number of segments, and share of the picture."""
-    name = entry.name if entry.count == 1 else f"{entry.name} ({entry.count})"
+    name = " ".join(entry.name.split())  # PIL measures single lines only
+    name = name if entry.count == 1 else f"{name} ({entry.count})"
     return tuple(int(round(channel)) for channel in entry.color), name, f"{entry.area / total:.1%}"

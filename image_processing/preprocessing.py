@@ -151,8 +151,8 @@ def binary_masks(
     source = {i: i if id_to_label is None else id_to_label.get(i) for i in ids}
     labels = {i: label - int(do_reduce_labels) for i, label in source.items() if label not in void}
     for i, label in labels.items():
-        if label < 0 or num_labels is not None and label >= num_labels:
-            known = "at least 0" if num_labels is None else f"0 to {num_labels - 1}"
+        if not 0 <= label < (2**63 if num_labels is None else num_labels):  # of int64
+            known = "at least 0, and below 2**63" if num_labels is None else f"0 to {num_labels - 1}"
             raise ValueError(f"value {i} stands for label {label}, but labels are {known}; is it the ignore_index?")
     height, width = label_map.shape[-2:]
     maps = label_map.reshape(-1, height, width)  # (P, h, w)

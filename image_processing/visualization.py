@@ -216,6 +216,7 @@ def _borders(index: np.ndarray) -> np.ndarray:
 
 def _write_labels(canvas: Image.Image, index: np.ndarray, names: Sequence[str]) -> None:
     """Writes each segment's name at its innermost point, large segments first; where there is no free room, none."""
+    names = [" ".join(name.split()) for name in names]  # PIL measures single lines only
     font = ImageFont.load_default(size=int(np.clip(min(index.shape) / 28, 10, 48)))
     pen = ImageDraw.Draw(canvas, "RGBA")
     pad = max(2, font.size // 5)

@@ -29,16 +29,18 @@ def loss_normalizers(
     """What the losses of a step are divided by, from the targets of all its images (`class_labels`, each (n_i,)).
 
     `num_masks` of the mask losses counts the targets, at least 1; `class_weight` of the cross-entropy is the weight of
-    all queries, of which min(N, n_i) an image have a target, whatever the matching. Both are summed over the images of
-    all processes and divided by the number of processes: the mean over processes of the gradients, as distributed
-    training takes it, is then the gradient of one batch of all images.
+    all queries, of which min(N, n_i) an image have a target, whatever the matching; 1 where nothing weighs anything,
+    for want of targets and of a `no_object_weight`. Both are summed over the images of all processes and divided by the
+    number of processes: the mean over processes of the gradients, as distributed training takes it, is then the
+    gradient of one batch of all images.
     """
     targets = sum(map(len, class_labels))
     matched = sum(min(num_queries, len(labels)) for labels in class_labels)
     weight = matched + no_object_weight * (num_queries * len(class_labels) - matched)
     wide = torch.float32 if device.type == "mps" else torch.float64
     totals, processes = sum_over_processes(torch.tensor([targets, weight], dtype=wide, device=device))
-    return {"num_masks": totals[0].clamp(min=1) / processes, "class_weight": totals[1] / processes}
+    class_weight = torch.where(totals[1] > 0, totals[1], 1)
+    return {"num_masks": totals[0].clamp(min=1) / processes, "class_weight": class_weight / processes}
 
 
 def check_targets(

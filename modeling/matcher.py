@@ -18,7 +18,7 @@ ROWS = 16  # of which matrix products like to have a multiple
 
 
 class PredictionIsNaN(ValueError):
-    """The network has given something that is no number."""
+    """The network has given something that is no number, or infinities to which nothing can be matched."""
 
 
 def focal_terms(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -106,7 +106,7 @@ def match(
     min(N, n_i). With `points`, the masks of an image are compared at random points, the same for all of them. Computed
     in float32 or wider, whatever the precision of the network.
 
-    Raises `PredictionIsNaN`, a `ValueError`, if a prediction holds NaN.
+    Raises `PredictionIsNaN`, a `ValueError`, if a prediction holds NaN, or infinity that makes a cost NaN or infinite.
     """
     with torch.autocast(mask_logits.device.type, enabled=False):
         costs = [
@@ -116,8 +116,10 @@ def match(
     counts = [len(labels) for labels in class_labels]
     # One transfer for all layers and images.
     table = torch.cat(costs, dim=2).cpu()  # (L, N, sum of n_i)
-    if table.isnan().any():
-        message = "a predicted class or mask is NaN, so nothing can be matched; is the learning rate too high?"
+    if not table.isfinite().all():
+        message = (
+            "a predicted class or mask is NaN or infinite, so nothing can be matched; is the learning rate too high?"
+        )
         raise PredictionIsNaN(message)
     return [
         [tuple(map(torch.as_tensor, linear_sum_assignment(cost))) for cost in layer.split(counts, dim=1)]
