@@ -34,6 +34,7 @@ from maskformer.convert.verify import check_entries, check_forward, check_logits
 from maskformer.convert.weights import find_folder_weights, find_weights, read_weights
 from maskformer.data.files import sha256
 from maskformer.image_processing.image_processing_maskformer import MaskFormerUniversalImageProcessorPil
+from maskformer.modeling.saved_folder import as_code
 from maskformer.recipes import load_recipe
 
 
@@ -53,7 +54,7 @@ def convert_from_official(checkpoint: Path, out: Path, recipe: str | None, verif
         print(check_entries(upgrade(state_dict), to_official(model.state_dict(), config)))
         print(check_forward(model))
     rows = cards.source_rows(
-        checkpoint, sha256(checkpoint), recipe=f"`{chosen.name}`", test=cards.protocol_in_words(chosen)
+        checkpoint, sha256(checkpoint), recipe=as_code(chosen.name), test=cards.protocol_in_words(chosen)
     )
     card = cards.model_card(config, rows, cards.OFFICIAL_LICENSE)
     write_model_folder(out, model, card, chosen.build_image_processor().save_pretrained)
@@ -136,7 +137,8 @@ def convert_backbone(checkpoint: str, out: Path, folder: Path | None, recipe: st
             shutil.copy(folder / PROCESSOR, new)
 
     path = find_weights(checkpoint)
-    rest = f"drawn with seed 0, as recipe `{recipe}` says" if folder is None else f"from the folder `{folder.name}`"
+    drawn = f"drawn with seed 0, as recipe {as_code(recipe)} says"
+    rest = drawn if folder is None else f"from the folder {as_code(folder.name)}"
     rows = cards.source_rows(path, sha256(path), **{"what": "the backbone alone", "other weights": rest})
     has_processor = folder is None or (folder / PROCESSOR).is_file()
     write_model_folder(out, model, cards.model_card(config, rows, cards.SAME_LICENSE, has_processor), save_processor)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from transformers import PreTrainedConfig
 
+from maskformer.modeling.saved_folder import as_code, as_text
 from maskformer.recipes import Recipe
 
 OFFICIAL_LICENSE = (
@@ -32,13 +33,13 @@ def model_card(
     )
     backbone = config.backbone_config.model_type if theirs else config.backbone
     body = [
-        f"# {config.model_type} with {backbone}, {config.num_labels} labels",
+        f"# {config.model_type} with {as_text(backbone)}, {config.num_labels} labels",
         "",
         "Per-Pixel Classification is Not All You Need for Semantic Segmentation (https://arxiv.org/abs/2107.06278).",
         "",
         "| | |",
         "|---|---|",
-        *(f"| {name} | {value} |" for name, value in sources.items()),
+        *("| {} | {} |".format(name, value.replace("|", "\\|")) for name, value in sources.items()),
         "",
         "## Licence",
         "",
@@ -74,4 +75,4 @@ def protocol_in_words(recipe: Recipe) -> str:
 
 def source_rows(checkpoint: Path, digest: str, **rows: str) -> dict[str, str]:
     """The table of a card: file, its SHA-256, and `rows`."""
-    return {"converted from": f"`{checkpoint.name}`", "its SHA-256": f"`{digest}`", **rows}
+    return {"converted from": as_code(checkpoint.name), "its SHA-256": f"`{digest}`", **rows}

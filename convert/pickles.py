@@ -9,14 +9,16 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import reprlib
 from collections.abc import Callable
 from typing import IO, Any
 
 import numpy as np
 import torch
 
-from maskformer.convert.pickle_checks import check_instructions
+from maskformer.convert.pickle_checks import Whole, check_instructions
 
+MOST_DIMENSIONS = 64  # of arrays, as numpy has it
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # the first number in files of `torch.save` before version 1.6
 STORAGES = {
     "FloatStorage": torch.float32,
@@ -65,13 +67,42 @@ class PlainDict(dict):
         pass
 
 
+def make_dict(content: dict | list | None = None) -> dict:
+    """A dict of a mapping, which it is, or of a list of pairs, which is emptied: copies could fill the memory.
+
+    Raises `ValueError` for anything else, and for keys of a list that are no text.
+    """
+    if isinstance(content, dict):
+        return content
+    pairs = [] if content is None else content
+    if not isinstance(pairs, list) or not all(isinstance(name, str) for name, _ in pairs):
+        raise ValueError("a dict is made of something else than names and their values")
+    made = PlainDict(pairs)
+    pairs.clear()
+    return made
+
+
+def make_bytes(*content: Any) -> bytes:
+    """No bytes, which protocol 2 writes as this call. Raises `ValueError` for a number, which would give that many."""
+    if content:
+        raise ValueError("it asks for bytes that are not in the file")
+    return b""
+
+
+def make_size(numbers: tuple | list) -> tuple[int, ...]:
+    """A shape. Raises `ValueError` unless it is a few whole numbers, none of them negative or beyond 64 bits."""
+    fine = isinstance(numbers, tuple | list) and len(numbers) <= MOST_DIMENSIONS
+    if not fine or not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
+        raise ValueError(f"a shape is at most {MOST_DIMENSIONS} whole numbers, not {reprlib.repr(numbers)}")
+    return tuple(numbers)
+
+
 PLAIN: dict[str, Callable] = {
-    "collections.OrderedDict": PlainDict,
-    "collections.Counter": PlainDict,
-    "builtins.set": set,
-    "builtins.bytes": bytes,
-    "_codecs.encode": lambda text, encoding: text.encode("latin1"),  # how protocol 2 writes bytes
-    "torch.Size": tuple,
+    "collections.OrderedDict": make_dict,
+    "collections.Counter": make_dict,
+    "builtins.bytes": make_bytes,
+    "_codecs.encode": lambda text, encoding: text,  # how protocol 2 writes bytes; encoded where they are needed
+    "torch.Size": make_size,
 }
 
 
@@ -95,9 +126,13 @@ class RestrictedUnpickler(pickle.Unpickler):
 
     def persistent_load(self, reference: Any) -> Record:
         """The record of a storage, `("storage", type, key, device, count[, view])`, whose bytes lie elsewhere."""
+        if not isinstance(reference, tuple) or len(reference) < 5:
+            raise ValueError("it refers to something outside of the pickle that is no storage of a tensor")
         kind, storage_type, key, _, count, *view = reference
         if kind != "storage" or not isinstance(storage_type, Name) or (view and view[0] is not None):
             raise ValueError("it refers to something outside of the pickle that is no storage of a tensor")
+        if type(count) is not int or not isinstance(key, str):
+            raise ValueError(f"a storage has a name and a count of numbers, not {reprlib.repr((key, count))}")
         dtype = STORAGES[storage_type.name.rpartition(".")[2]]
         return self.references.setdefault(key, Record("storage", (dtype, key, count)))
 
@@ -109,16 +144,23 @@ def load_pickle(file: IO[bytes]) -> Any:
 
 
 class Storages:
-    """The bytes of a file's storages, as flat tensors; read when they are needed, and once."""
+    """The bytes of a file's storages, as flat tensors; read when they are needed, and once.
+
+    `tensors` are those that were made of records, so that a record that is there twice is one tensor.
+    """
 
     def __init__(self, read: Callable[[str], bytes]):
-        self.read, self.loaded = read, {}
+        self.read, self.loaded, self.tensors = read, {}, {}
 
     def get(self, record: Record) -> torch.Tensor:
         """The storage of `record`, 1-dimensional."""
         if record.name == "torch.storage._load_from_bytes":  # a tensor inside a pickle that `torch.save` did not write
-            content, storages = load_legacy(io.BytesIO(*record.arguments))
-            return storages.get(content)
+            if record not in self.loaded:
+                content, storages = load_legacy(io.BytesIO(*map(as_bytes, record.arguments)))
+                if not isinstance(content, Record) or content.name != "storage":
+                    raise ValueError("the bytes of a storage hold something else")
+                self.loaded[record] = storages.get(content)
+            return self.loaded[record]
         dtype, key, count = record.arguments
         if key not in self.loaded:
             raw = self.read(key)
@@ -136,7 +178,17 @@ def as_tensor(value: Any, storages: Storages) -> torch.Tensor:
     if not isinstance(value, Record) or READERS.get(value.name) is None:
         kind = value.name if isinstance(value, Record) else type(value).__name__
         raise ValueError(f"it holds {kind} where an array or tensor was expected")
-    return READERS[value.name](value, storages)
+    if value not in storages.tensors:
+        storages.tensors[value] = READERS[value.name](value, storages)
+    return storages.tensors[value]
+
+
+def as_bytes(raw: Any) -> bytes:
+    """Bytes, which Python 2 and protocol 2 have as text. Raises `ValueError` for anything else."""
+    raw = raw.encode("latin1") if isinstance(raw, str) else raw
+    if not isinstance(raw, bytes | bytearray):
+        raise ValueError(f"bytes are needed, not {type(raw).__name__}")
+    return raw
 
 
 def read_dtype(record: Record) -> np.dtype:
@@ -144,15 +196,15 @@ def read_dtype(record: Record) -> np.dtype:
     name = record.arguments[0] if isinstance(record, Record) and record.name == "numpy.dtype" else None
     dtype = np.dtype(name) if isinstance(name, str) else None
     if dtype is None or dtype.kind not in "biufc":
-        raise ValueError(f"arrays of numbers are read only, not of {name!r}")
+        raise ValueError(f"arrays of numbers are read only, not of {reprlib.repr(name)}")
     return dtype.newbyteorder(record.state[1]) if record.state else dtype
 
 
 def make_array(raw: Any, dtype: np.dtype, shape: tuple, order: str = "C") -> torch.Tensor:
     """The tensor of the bytes `raw`."""
-    raw = raw.encode("latin1") if isinstance(raw, str) else raw
-    if not isinstance(raw, bytes | bytearray) or len(raw) != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"an array of shape {tuple(shape)} does not have the bytes it needs")
+    raw, shape = as_bytes(raw), make_size(shape)
+    if len(raw) != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"an array of shape {shape} does not have the bytes it needs")
     array = np.ndarray(shape, dtype, buffer=bytearray(raw), order=order)
     return torch.from_numpy(np.ascontiguousarray(array, dtype.newbyteorder("=")).reshape(shape))
 
@@ -178,7 +230,10 @@ def read_scalar(record: Record, storages: Storages) -> torch.Tensor:
 def read_tensor(record: Record, storages: Storages) -> torch.Tensor:
     """A tensor: (storage, offset, shape, strides, ...)."""
     storage, offset, shape, strides = record.arguments[:4]
-    return storages.get(storage).as_strided(shape, strides, offset)
+    flat, shape = storages.get(storage), make_size(shape)
+    if math.prod(shape) > len(flat):
+        raise ValueError(f"a tensor of shape {shape} is made of {len(flat)} numbers only, which is out of bounds")
+    return flat.as_strided(shape, strides, offset)
 
 
 def read_parameter(record: Record, storages: Storages) -> torch.Tensor:
@@ -193,7 +248,8 @@ READERS: dict[str, Callable[[Record, Storages], torch.Tensor] | None] = {
     "torch._utils._rebuild_tensor": read_tensor,
     "torch._utils._rebuild_tensor_v2": read_tensor,
     "torch._utils._rebuild_parameter": read_parameter,
-    # Parts of those.
+    # Parts of those, and what stands beside weights in a training checkpoint.
+    "builtins.set": None,
     "numpy.dtype": None,
     "torch.storage._load_from_bytes": None,
 }
@@ -206,8 +262,11 @@ def load_legacy(file: IO[bytes]) -> tuple[Any, Storages]:
     load_pickle(file), load_pickle(file)
     unpickler = RestrictedUnpickler(file, encoding="latin1")
     check_instructions(file)
-    content, raw = unpickler.load(), {}
+    content, raw, whole = unpickler.load(), {}, Whole(file)
     for key in load_pickle(file):
         dtype, _, _ = unpickler.references[key].arguments
-        raw[key] = file.read(int.from_bytes(file.read(8), "little") * dtype.itemsize)
+        size = int.from_bytes(file.read(8), "little") * dtype.itemsize
+        raw[key] = whole.read(size)
+        if len(raw[key]) < size:
+            raise ValueError(f"the storage {key!r} is cut short")
     return content, Storages(raw.__getitem__)

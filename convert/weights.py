@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import re
+import reprlib
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         content, storages = read_pickled(path)
-        return select_tensors(content, storages)
+        return select_tensors(content, storages, path.stat().st_size)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     except Exception as error:  # whatever a damaged file makes zip, pickle, torch and safetensors raise
@@ -82,21 +83,30 @@ def read_zip(path: Path) -> tuple[Any, Storages]:
     return content, Storages(read)
 
 
-def select_tensors(content: Any, storages: Storages) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint's `model` or `state_dict`; of itself, if it has neither."""
+def select_tensors(content: Any, storages: Storages, most_bytes: int) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint's `model` or `state_dict`; of itself, if it has neither.
+
+    Raises `ValueError` where it holds anything else, or tensors of more than `most_bytes`, which a file of that size
+    has only where they are made of the same bytes over and over.
+    """
     for key in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not content:
         raise ValueError(f"a file of weights maps names to tensors; this one holds {type(content).__name__}")
-    tensors = {}
+    tensors, memory = {}, {}
     for name, value in content.items():
         if not isinstance(name, str):
-            raise ValueError(f"a file of weights maps names to tensors; {name!r} is no name")
+            raise ValueError(f"a file of weights maps names to tensors; {reprlib.repr(name)} is no name")
         try:
             tensors[name] = as_tensor(value, storages)
         except Exception as error:
-            raise ValueError(f"{name}: {error}") from error
+            raise ValueError(f"{name[:200]}: {error}") from error
+        storage = tensors[name].untyped_storage()
+        most_bytes -= 0 if storage.data_ptr() in memory else storage.nbytes()
+        memory[storage.data_ptr()] = storage
+        if most_bytes < 0:
+            raise ValueError(f"{name[:200]}: with this tensor, they are larger than the file that they come from")
     return tensors
 
 

@@ -168,7 +168,7 @@ def image_rows(path: Path, content: dict, labels: LabelSet, images: Path) -> Ite
             raise ValueError(f"{path}: image {index}: a size of {size} pixels is none")
         yield {
             "image_id": str(image["id"]),
-            "image": inside(images, image["file_name"], f"{path}: image {index}"),
+            "image": inside(images, image["file_name"], f"{path}: image {index}", "file_name"),
             "size": size if is_numbers(size, int) and all(size) else [],
             "annotations": [
                 annotation_row(annotation, f"{path}: annotation id {annotation['id']}")

@@ -46,7 +46,7 @@ def pairs(path: Path) -> Iterator[dict]:
             if not isinstance(entry.get(column), str) or not entry[column].strip():
                 raise ValueError(f"{where}: {column!r} is {entry.get(column)!r}; a path is needed")
         # Backslashes are Windows' slashes.
-        image, label = (inside(path.parent, entry[column].replace("\\", "/"), where) for column in COLUMNS)
+        image, label = (inside(path.parent, entry[column].replace("\\", "/"), where, column) for column in COLUMNS)
         image_id = entry.get("image_id")
         image_id = os.path.relpath(image, path.parent) if image_id in (None, "") else str(image_id)
         if image_id in lines:

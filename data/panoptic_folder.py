@@ -69,8 +69,8 @@ def annotation_rows(path: Path, content: dict, labels: LabelSet, images: Path, m
         seen.add(annotation["image_id"])
         yield {
             "image_id": str(annotation["image_id"]),
-            "image": inside(images, by_id[annotation["image_id"]]["file_name"], where),
-            "panoptic": inside(maps, annotation["file_name"], where),
+            "image": inside(images, by_id[annotation["image_id"]]["file_name"], where, "file_name of its image"),
+            "panoptic": inside(maps, annotation["file_name"], where, "file_name"),
             "segments_info": checked_segments(annotation["segments_info"], known, where),
         }
 

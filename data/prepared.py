@@ -193,7 +193,7 @@ def check_shards(folder: Path, split: str) -> list[dict]:
     if split not in splits:
         raise ValueError(f"{path}: there is no split {split!r}; there is {', '.join(sorted(splits)) or 'none'}")
     for index, shard in enumerate(splits[split]["shards"]):
-        file = Path(inside(folder, shard["file"], f"{path}: shard {index} of {split}"))
+        file = Path(inside(folder, shard["file"], f"{path}: shard {index} of {split}", "file"))
         if not file.is_file():
             raise ValueError(
                 f"{file}: the shard is missing; run scripts/prepare_dataset.py again, which writes it anew"

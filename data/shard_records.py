@@ -57,7 +57,7 @@ def source_digest(job: Job, shard: int) -> str | None:
         for name, value in sorted(rows[index].items()):
             digest.update(f"{name} {value!r} ".encode())
             if isinstance(value, str) and os.sep in value:
-                with contextlib.suppress(OSError):  # no file, or one that is missing
+                with contextlib.suppress(OSError, ValueError):  # no file, or no name of one
                     status = os.stat(value)
                     digest.update(f"{status.st_size} {status.st_mtime_ns} ".encode())
     return digest.hexdigest()

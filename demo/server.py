@@ -15,7 +15,7 @@ from maskformer.demo.viewer import CSS
 
 MOST_UPLOAD_BYTES = 20_000_000
 MOST_WAITING = 32  # requests; further ones are told that the queue is full
-MOST_SESSIONS = 500  # that gradio remembers
+MOST_SESSIONS = 64  # that gradio remembers, each with the answer it shows; as many as `Memory` has predictions of
 
 
 def serve(network: Network, examples: list[Path], folder: Path, host: str, port: int) -> gr.Blocks:

@@ -26,21 +26,33 @@ def read_image(path: str | Path) -> np.ndarray:
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
             if width * height > MOST_PIXELS:
-                raise ValueError(
+                raise _Refused(
                     f"the image has {width} x {height} pixels, more than {MOST_PIXELS / 1e6:g} million; "
                     "use a smaller one"
                 )
-            pixels = to_rgb(image)
+            image.load()
+            pixels = _as_rgb(image)
     except UnidentifiedImageError:
         raise ValueError(f"the file is no image that can be read here; give it as {FORMAT_NAMES}") from None
     except Image.DecompressionBombError:
         raise ValueError(f"the image has more than {MOST_PIXELS / 1e6:g} million pixels; use a smaller one") from None
-    except ValueError:
-        raise
+    except _Refused as error:
+        raise ValueError(str(error)) from error.__cause__
     except Exception as error:  # the decoders of damaged files raise a dozen different kinds
         reason = str(error).replace(str(path), "file")
         raise ValueError(f"the image is damaged ({reason}); save it again, or use another") from error
     return _shrunk(pixels)
+
+
+class _Refused(Exception):
+    """What is wrong with an image that is whole."""
+
+
+def _as_rgb(image: Image.Image) -> np.ndarray:
+    try:
+        return to_rgb(image)
+    except ValueError as error:
+        raise _Refused(str(error)) from error
 
 
 def _shrunk(pixels: np.ndarray) -> np.ndarray:

@@ -16,6 +16,8 @@ from maskformer.data.label_set import LabelSet, load_label_set
 from maskformer.evaluation.answers import Answer
 from maskformer.training.checkpoint import remove, replace_folder
 
+LONGEST_NAME = 200  # bytes of a file's name; file systems take 255, endings and temporary names included
+
 
 class PredictionFolder:
     """Answers on disk, written into a working folder until all are there. In the dataset's own ids:
@@ -112,7 +114,9 @@ def coco_id(image_id: str) -> int | str:
 def file_name(example: Example) -> str:
     """The image id where it is a plain name, or else what is left of it, and the image's number."""
     plain = re.sub(r"[^\w.-]", "_", example["image_id"])
-    return plain if plain == example["image_id"] and plain[0] != "." else f"{plain.lstrip('.')}_{example['index']}"
+    if plain == example["image_id"] and plain[:1] not in ("", ".") and len(plain.encode()) <= LONGEST_NAME:
+        return plain
+    return f"{plain.lstrip('.')[: LONGEST_NAME // 4]}_{example['index']}"
 
 
 def write_json(path: Path, content) -> None:

@@ -11,6 +11,7 @@ import transformers
 from maskformer.data.files import replace_file
 from maskformer.data.label_set import LabelSet
 from maskformer.evaluation.scores import Scores
+from maskformer.modeling.saved_folder import as_code, as_text, one_line
 from maskformer.training.history import write_json
 
 # Metrics of a whole dataset, in the order of a report, and their names.
@@ -53,7 +54,7 @@ def report(results: dict, labels: LabelSet) -> str:
     """The evaluation as Markdown."""
     chosen = {title: results[key] for key, title in TITLES.items() if key in results}
     lines = [
-        f"# {results['model']}",
+        f"# {as_text(results['model'])}",
         "",
         f"{results['images']} images, in %:",
         "",
@@ -63,11 +64,14 @@ def report(results: dict, labels: LabelSet) -> str:
         results["command"],
         "```",
         "",
-        f"Recipe `{results['recipe']}`; {results['seconds']:.0f} s for {results['images_now']} images, {versions()}.",
+        f"Recipe {as_code(results['recipe'])}; {results['seconds']:.0f} s for {results['images_now']} images,"
+        f" {versions()}.",
         "",
         "## Protocol",
         "",
-        *markdown(["setting", "value"], [[f"`{name}`", f"`{value}`"] for name, value in results["protocol"].items()]),
+        *markdown(
+            ["setting", "value"], [[as_code(name), as_code(value)] for name, value in results["protocol"].items()]
+        ),
         "",
         "## Labels",
         "",
@@ -78,7 +82,7 @@ def report(results: dict, labels: LabelSet) -> str:
         "![which labels are taken for which](confusion.png)",
     ]
     if results["worst"]:
-        rows = [[f"`{row['image_id']}`", percent(row["score"])] for row in results["worst"]]
+        rows = [[as_code(row["image_id"]), percent(row["score"])] for row in results["worst"]]
         lines += ["", "## The worst images", "", *markdown(["image", results["worst"][0]["metric"]], rows)]
         lines += ["", "![the worst images](worst.png)"]
     return "\n".join([*lines, ""])
@@ -86,7 +90,8 @@ def report(results: dict, labels: LabelSet) -> str:
 
 def label_table(per_label: dict[str, dict], labels: LabelSet) -> list[str]:
     """The lines of a Markdown table of the labels."""
-    return markdown(*label_rows(per_label, labels))
+    heads, rows = label_rows(per_label, labels)
+    return markdown(heads, [[as_text(name), *cells] for name, *cells in rows])
 
 
 def label_rows(per_label: dict[str, dict], labels: LabelSet) -> tuple[list[str], list[list[str]]]:
@@ -105,7 +110,7 @@ def label_rows(per_label: dict[str, dict], labels: LabelSet) -> tuple[list[str],
 def markdown(heads: list[str], rows: list[list[str]]) -> list[str]:
     """The lines of a Markdown table."""
     lines = [heads, ["---"] * len(heads), *rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+    return ["| " + " | ".join(one_line(cell).replace("|", "\\|") for cell in line) + " |" for line in lines]
 
 
 def percent(value: float | None) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import yaml
 from huggingface_hub import ModelCard
 from transformers import PreTrainedConfig
 
@@ -61,12 +63,30 @@ def model_card(config: PreTrainedConfig, name: str) -> str:
     """The card of a model that is loaded by `name`."""
     per_pixel = config.model_type == "per_pixel_baseline"
     return CARD.format(
-        title=f"{'A per-pixel baseline' if per_pixel else 'MaskFormer'} with {config.backbone}",
+        title=f"{'A per-pixel baseline' if per_pixel else 'MaskFormer'} with {as_text(config.backbone)}",
         name=name,
-        license=f"license: {config.weights_license}\n" if config.weights_license else "",
+        license=yaml.safe_dump({"license": config.weights_license}, width=1000) if config.weights_license else "",
         subtask="semantic" if per_pixel else "panoptic",
-        labels=", ".join(str(config.id2label[index]) for index in sorted(config.id2label)),
+        labels=", ".join(as_text(config.id2label[index]) for index in sorted(config.id2label)),
     )
+
+
+def as_text(value: object) -> str:
+    """`value` as text within a line of Markdown, whatever it holds: names of labels come from data."""
+    line = re.sub(r"([\\`*\[\]<>&]|\b_(?!\w)|(?<!\w)_)", r"\\\1", one_line(value))
+    return re.sub(r"^(\d*)([-#+=~.)])", r"\1\\\2", line)  # what begins a heading, a list, a rule
+
+
+def as_code(value: object) -> str:
+    """`value` as code within a line of Markdown."""
+    line = one_line(value)
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    return f"{fence} {line} {fence}" if "`" in line else f"{fence}{line}{fence}"
+
+
+def one_line(value: object) -> str:
+    """`value` as text without ends of lines, and without characters that control a terminal."""
+    return " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", str(value)).split())
 
 
 def write_model_card(config: PreTrainedConfig, folder: Path) -> None:

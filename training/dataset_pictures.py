@@ -13,6 +13,7 @@ from PIL import Image
 from maskformer.data.example import BadSample, Example, Source, without_overlap
 from maskformer.data.files import replace_file
 from maskformer.data.validation import Report
+from maskformer.evaluation.charts import as_it_is, save
 from maskformer.image_processing.visualization import draw_segments, on_square, side_by_side
 
 BARS = 60  # labels of a histogram that can still be read
@@ -31,8 +32,7 @@ def draw_histogram(report: Report, path: Path) -> None:
     draw_segment_counts(panels["things"], panels["areas"], report)
     for axes in panels.values():
         axes.spines[["top", "right"]].set_visible(False)
-    with replace_file(path) as temporary:
-        figure.savefig(temporary, format="png")
+    save(figure, path)
 
 
 def draw_labels(pixels: Axes, counts: Axes, report: Report, order: np.ndarray) -> None:
@@ -46,7 +46,7 @@ def draw_labels(pixels: Axes, counts: Axes, report: Report, order: np.ndarray) -
     counts.barh(places, segments, color="0.8")
     counts.barh(places, images, height=0.3, color="C0")
     counts.set(title="images (blue) and segments (grey) of each label", xscale="symlog")  # 0 has a place on this scale
-    pixels.set_yticks(places, [report.labels.names[label][:28] for label in order], fontsize=9)
+    pixels.set_yticks(places, [report.labels.names[label][:28] for label in order], fontsize=9, **as_it_is())
     counts.set_yticks(places, [""] * len(order))
     for axes in (pixels, counts):
         axes.set_ylim(len(order) - 0.4, -0.6)

@@ -140,7 +140,7 @@ BAD = {
         "refused, because it asks for __builtin__.exec",
     ),
     "code by a state": (b"\x80\x02cfunctools\npartial\nq\x00.", "refused, because it asks for functools.partial"),
-    "code by an extension": (b"\x80\x02\x82\x01.", "unregistered extension code 1"),
+    "code by an extension": (b"\x80\x02\x82\x01.", "asks for an object by its extension code 1"),
     "a module": (pickle.dumps(torch.nn.Linear(2, 2)), "refused, because it asks for torch.nn.modules.linear.Linear"),
     "objects": (
         pickle.dumps({"model": {"a": np.array([1, None], dtype=object)}}),
@@ -242,7 +242,7 @@ def test_pickles_that_would_fill_the_memory_and_types_alone_are_refused(tmp_path
 @pytest.mark.parametrize("container", [b"%s", b"ctorch\nSize\n(%st\x85R"], ids=["tuples", "through torch.Size"])
 def test_tuples_nested_so_deep_that_hashing_would_crash_are_refused(tmp_path, container):
     """As a key of a dict: Python hashes it by recursion in C, and the process would be gone."""
-    for depth, message in ((1_000_000, "nests tuples more than 100 deep"), (3, "is no name")):
+    for depth, message in ((1_000_000, "nests tuples more than 100 deep"), (3, "is no name|a shape is at most")):
         key = container % (b")" + b"\x85" * depth)
         (tmp_path / "a.pkl").write_bytes(b"\x80\x02}" + key + b"K\x01s.")
         with pytest.raises(ValueError, match=message):

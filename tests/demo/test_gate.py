@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from maskformer.demo import gate
@@ -86,3 +88,24 @@ def test_requests_name_files_of_the_folder_only(folder, body, status):
 def test_uploads_end_when_the_folder_is_full(folder, monkeypatch):
     monkeypatch.setattr(gate, "MOST_FOLDER_BYTES", 7)
     assert Gate(None, folder, 1000).refusal("POST", "/gradio_api/upload", b"10")[0] == 503
+
+
+@pytest.mark.parametrize("path", ["/gradio_api/queue/join", "/gradio_api/upload"])
+def test_a_body_that_does_not_come_in_time_is_given_up(folder, monkeypatch, path):
+    monkeypatch.setattr(gate, "MOST_BODY_SECONDS", 0.2)
+    parts, sent = [{"type": "http.request", "body": b"{", "more_body": True}], []
+
+    async def receive():
+        return parts.pop() if parts else await asyncio.sleep(60)
+
+    async def app(scope, receive, send):
+        while (message := await receive())["type"] != "http.disconnect":
+            sent.append(message["body"])
+        sent.append("gone")
+
+    async def send(message):
+        sent.append(message.get("status"))
+
+    scope = {"type": "http", "method": "POST", "path": path, "headers": [(b"content-length", b"99")]}
+    asyncio.run(asyncio.wait_for(Gate(app, folder, 1000)(scope, receive, send), 5))
+    assert sent == ([b"{", "gone"] if path.endswith("upload") else [408, None])

@@ -87,7 +87,9 @@ def test_the_scale_of_gradients_comes_back(tmp_path, monkeypatch):
     for steps, folder in (("4", "whole"), ("2", "parts")):
         run("train", "--recipe", "shapes/demo", "--output_dir", tmp_path / folder, *TINY, "--max_steps", steps)
     run("train", "--output_dir", tmp_path / "parts", "--resume", "--max_steps", "4")
-    states = [torch.load(tmp_path / name / "last" / "training_state.pt") for name in ("whole", "parts")]
+    states = [
+        torch.load(tmp_path / name / "last" / "training_state.pt", weights_only=True) for name in ("whole", "parts")
+    ]
     assert states[0]["scaler"] == states[1]["scaler"] and states[0]["scaler"]["scale"] == 16
 
 
