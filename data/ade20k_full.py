@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
 from maskformer.data.arrow import map_rows
 from maskformer.data.example import BadSample, Example, Source
 from maskformer.data.label_set import LabelSet, load_label_set
 from maskformer.data.official_layout import SPLIT_FOLDERS, dataset_root, paired_rows, require_folder
 from maskformer.data.semantic_folder import FEATURES, decode, read_color_map, semantic_example
+from maskformer.image_processing.image_loading import open_image
 
 ROOT = "ADE20K_2021_17_01"
 LAYOUT = (
@@ -95,7 +95,7 @@ def decode_original(table: np.ndarray, row: dict) -> Example:
 def read_as_stored(path: str) -> np.ndarray:
     """A photograph as uint8 (H, W, 3), RGB, not turned by its EXIF orientation: the official preparation ignores it."""
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return np.array(image.convert("RGB"))
     except FileNotFoundError:
         raise BadSample(f"{path}: there is no such image file") from None

@@ -11,9 +11,9 @@ from typing import TypedDict
 
 import datasets
 import numpy as np
-from PIL import Image
 
 from maskformer.data.label_set import LabelSet
+from maskformer.image_processing.image_loading import open_image
 
 
 class Example(TypedDict):
@@ -28,6 +28,10 @@ class Example(TypedDict):
 
 class BadSample(ValueError):
     """An example that cannot be used; the message names its file and what is wrong with it."""
+
+
+class LostShard(BadSample):
+    """A shard that cannot be read any more; it is never left out, as its examples would miss in every epoch."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Source:
 def size_mismatch(path: str, size: tuple[int, int], image_path: str, image_size: tuple[int, int]) -> str:
     """What is wrong with a map of `size` (H, W) in `path`, whose image has another."""
     message = f"{path}: {size} pixels, but its image has {image_size}"
-    with Image.open(image_path) as image:
+    with open_image(image_path) as image:
         turned = image.getexif().get(0x0112, 1) >= 5  # orientations that swap height and width
     if turned and size == image_size[::-1]:
         message += "; images are turned upright as their EXIF orientation says, and the map must be upright too"

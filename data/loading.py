@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -65,7 +67,18 @@ class TrainingExamples(torch.utils.data.Dataset):
 
 def outlive_sigterm(worker: int) -> None:
     """Makes a loader's process leave SIGTERM, which schedulers send to all, to the main one: that ends its workers."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if not hasattr(signal, "sigwaitinfo"):  # macOS
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=obey_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def obey_parent(parent: int) -> None:
+    """Ends this process at a SIGTERM of its `parent`, which waits for it at its own end; those of others do nothing."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)  # any other number would be an error in the parent
 
 
 class Collator:

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import datasets
 import numpy as np
-from PIL import Image
 
 from maskformer.data.arrow import map_rows
 from maskformer.data.coco_json import images_by_id, is_among, read_coco_json, require_fields
 from maskformer.data.example import BadSample, Example, Source, compact_ids, size_mismatch
 from maskformer.data.files import inside
 from maskformer.data.label_set import LabelSet, read_flag
-from maskformer.image_processing.image_loading import load_image
+from maskformer.image_processing.image_loading import load_image, open_image
 
 SEGMENT = {"id": datasets.Value("int64"), "category_id": datasets.Value("int64"), "iscrowd": datasets.Value("int8")}
 FEATURES = datasets.Features(
@@ -116,7 +115,7 @@ def decode(labels: LabelSet, row: dict) -> Example:
 def read_segment_ids(path: str) -> np.ndarray:
     """Segment ids of a panoptic PNG, int32 (H, W): red + 256 green + 65536 blue, or the value of a single channel."""
     try:
-        with Image.open(path) as png:
+        with open_image(path) as png:
             pixels = np.array(png if png.mode in ("L", "P", "I;16", "I") else png.convert("RGB"))
     except FileNotFoundError:
         raise ValueError(f"{path}: there is no such panoptic PNG") from None

@@ -18,7 +18,7 @@ from PIL import Image
 from maskformer.data.example import BadSample, Example, Source
 from maskformer.data.files import inside, read_json
 from maskformer.data.label_set import LabelSet
-from maskformer.image_processing.image_loading import to_rgb
+from maskformer.image_processing.image_loading import open_image, to_rgb
 
 MANIFEST, LABELS = "manifest.json", "labels.json"
 FORMAT = "maskformer-prepared-1"  # the `format` of a manifest
@@ -88,7 +88,7 @@ def png_bytes(pixels: np.ndarray) -> bytes:
 
 def decode_image(content: bytes) -> np.ndarray:
     """The image in a file's bytes, as `load_image` reads files: uint8 (H, W, 3), RGB, upright."""
-    with Image.open(io.BytesIO(content)) as image:
+    with open_image(io.BytesIO(content)) as image:
         return to_rgb(image)
 
 
@@ -98,7 +98,7 @@ def decode_prepared(row: dict) -> Example:
         image = decode_image(row["image"]["bytes"])
         maps = []
         for png in row["segmentation"]:
-            with Image.open(io.BytesIO(png["bytes"])) as ids:
+            with open_image(io.BytesIO(png["bytes"])) as ids:
                 maps.append(np.array(ids).astype(np.int32))  # (H, W)
         stack = np.array(maps, dtype=np.int32).reshape(-1, *image.shape[:2])  # (P, H, W), also where P is 0
     except Exception as error:  # the decoders of damaged files raise a dozen different kinds

@@ -9,13 +9,12 @@ from typing import Any
 
 import datasets
 import numpy as np
-from PIL import Image
 
 from maskformer.data.arrow import map_rows
 from maskformer.data.example import BadSample, Example, Source, size_mismatch
 from maskformer.data.files import read_json
 from maskformer.data.label_set import LabelSet, distinct_color
-from maskformer.image_processing.image_loading import load_image
+from maskformer.image_processing.image_loading import load_image, open_image
 
 FEATURES = datasets.Features({name: datasets.Value("string") for name in ("image_id", "image", "label")})
 HINT = "Did you mean reduce_labels, or another ignore_index?"
@@ -165,7 +164,7 @@ def read_color_map(path: str) -> np.ndarray:
 def read_values(path: str) -> np.ndarray:
     """The numbers in an image file as they are stored, (H, W) or (H, W, C)."""
     try:
-        with Image.open(path) as picture:
+        with open_image(path) as picture:
             return np.array(picture)
     except FileNotFoundError:
         raise BadSample(f"{path}: there is no such label map") from None

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from maskformer.data.augmentation import Augmentation
-from maskformer.data.example import BadSample, Example, Source
+from maskformer.data.example import BadSample, Example, LostShard, Source
 from maskformer.data.loading import outlive_sigterm
 
 logger = logging.getLogger(__name__)
@@ -58,12 +58,22 @@ class Shards:
         return len(self.ranges) if self.ranges is not None else self.rows.num_shards
 
     def items(self, shard: int) -> Iterator[dict | int]:
-        """The items of one shard, in order."""
+        """The items of one shard, in order; raises `LostShard` where its file is lost or cut short."""
         if self.ranges is not None:
             yield from self.ranges[shard]
             return
         # `iter` and not a loop over the dataset, which would deal the one shard to the workers of a loader again.
-        for batch in self.rows.shard(len(self), shard).iter(ROWS_A_READ):
+        batches = self.rows.shard(len(self), shard).iter(ROWS_A_READ)
+        while True:
+            try:
+                batch = next(batches, None)
+            except (OSError, ValueError) as error:  # pyarrow's too
+                text = " ".join(str(error).split())
+                raise LostShard(
+                    f"shard {shard} of the training data, counted from 0, cannot be read any more: {text}"
+                ) from error
+            if batch is None:
+                return
             for values in zip(*batch.values(), strict=True):
                 yield dict(zip(batch, values, strict=True))
 
@@ -82,7 +92,7 @@ class StreamingExamples(torch.utils.data.IterableDataset):
 
     `on_bad_sample="skip"` logs an example that cannot be used and gives the next that can a second time, augmented
     differently; `"raise"` raises `BadSample`, as do 200 bad ones in a row. Raises `ValueError` where there are
-    fewer examples than readers.
+    fewer examples than readers, and `LostShard` for a shard that can be read no more.
     """
 
     def __init__(

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from typing import IO
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+
+
+@functools.cache
+def formats() -> tuple[str, ...]:
+    """The formats of PIL but EPS, which it has Ghostscript run as a program."""
+    Image.init()
+    return tuple(name for name in Image.ID if name != "EPS")
+
+
+def open_image(file: str | os.PathLike | IO[bytes]) -> Image.Image:
+    """PIL's image of `file`, of which the header alone is read yet."""
+    return Image.open(file, formats=formats())
 
 
 def load_image(path: str | os.PathLike) -> np.ndarray:
@@ -15,7 +29,7 @@ def load_image(path: str | os.PathLike) -> np.ndarray:
     Raises `ValueError` naming the file if it is missing, no image, or damaged.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return to_rgb(image)
     except FileNotFoundError:
         raise ValueError(f"{path}: there is no such image file") from None

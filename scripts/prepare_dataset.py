@@ -14,6 +14,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from maskformer.data.example import BadSample
+from maskformer.data.files import DiskFull
 from maskformer.data.preparation import Job, prepare, verify
 from maskformer.data.sources import SOURCES, load_source
 from maskformer.recipes.arguments import AUGMENTATION, DataArguments
@@ -119,6 +120,8 @@ def main() -> None:
         sys.exit(f"error: {error}\n(finished shards are kept; --on_bad_sample skip leaves such examples out)")
     except BrokenProcessPool:
         sys.exit("error: a process ended abruptly, perhaps for lack of memory; started again, finished shards are kept")
+    except DiskFull as error:
+        sys.exit(f"error: {error}\n(finished shards are kept; started again, it goes on)")
     except ValueError as error:
         parser.error(str(error))
     print(f"{describe(manifest)}\neverything is in {arguments.output_dir}")

@@ -5,7 +5,6 @@ Launch modes: `python scripts/train.py`, or `accelerate launch scripts/train.py`
 
 from __future__ import annotations
 
-import shutil
 import signal
 import sys
 from pathlib import Path
@@ -15,8 +14,8 @@ from accelerate import Accelerator
 from accelerate.utils import is_tensorboard_available
 from transformers.utils.logging import disable_progress_bar
 
-from maskformer.data.example import BadSample
-from maskformer.data.files import replace_file
+from maskformer.data.example import BadSample, LostShard
+from maskformer.data.files import DiskFull, replace_file
 from maskformer.data.label_set import check_same_labels
 from maskformer.data.loading import TrainingExamples, training_batches
 from maskformer.data.sources import load_source
@@ -25,8 +24,9 @@ from maskformer.recipes import load_recipe
 from maskformer.recipes.command_line import parse_overrides, recipe_parser
 from maskformer.recipes.image_size import SIZES, fit_image_size
 from maskformer.training.batch_pictures import draw_batches
-from maskformer.training.checkpoint import load_state, recover
+from maskformer.training.checkpoint import discard, load_state, recover
 from maskformer.training.initial_model import initial_model, resumed_model
+from maskformer.training.interruption import letting_go
 from maskformer.training.loop import images_a_batch, prepare_model, train
 from maskformer.training.plan import try_plan
 from maskformer.training.recorder import CHECKPOINTS, Recorder, go_back, products
@@ -105,7 +105,7 @@ def prepare_folder(arguments, recipe, state: dict | None) -> None:
         for path in products(folder):
             if arguments.resume and "best" in path.name:
                 continue  # the best model of this run, which was stopped before it had a checkpoint
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            discard(path) if path.is_dir() else path.unlink()
     with replace_file(folder / "recipe.yaml") as temporary:  # half a recipe would be another one
         recipe.save(temporary)
 
@@ -141,19 +141,32 @@ def run(accelerator, recorder, recipe, model, optimizer, examples, state) -> Non
     """Trains, and says how it ended: with the whole run, a signal, a bad sample or numbers that are not finite."""
     folder = recorder.folder
     try:
-        stopped_by = train(accelerator, recorder, recipe, model, optimizer, examples, state)
+        with letting_go():
+            stopped_by = train(accelerator, recorder, recipe, model, optimizer, examples, state)
     except BadSample as error:
         # A loader's process puts its traceback before the message.
-        message = str(error).strip().splitlines()[-1].removeprefix(f"{BadSample.__module__}.BadSample: ")
-        text = f"error: {message}\n(what was learnt is in {folder / 'last'}; --resume --on_bad_sample skip goes on)"
+        kind = type(error)
+        message = str(error).strip().splitlines()[-1].removeprefix(f"{kind.__module__}.{kind.__name__}: ")
+        goes_on = "--resume, once it is back," if kind is LostShard else "--resume --on_bad_sample skip"
+        text = f"error: {message}\n(what was learnt is in {folder / 'last'}; {goes_on} goes on)"
         sys.exit(text if accelerator.is_main_process else 1)  # all processes stop for the same one
     except NotFinite as error:
         sys.exit(
             f"error: {error}\n(the batch is in {recorder.not_finite} and {recorder.not_finite.with_suffix('.png')}; a"
             " lower learning rate or a smaller clip_norm may help; --resume goes on from the last checkpoint)"
         )
+    except DiskFull as error:
+        sys.exit(f"error: {error}\n(--resume goes on from the last checkpoint, if there is one)")
     except ValueError as error:
         sys.exit(f"error: {error}")
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        workers = recipe.training.dataloader_workers
+        sys.exit(
+            f"error: a loader's process has died, perhaps killed for lack of memory: {str(error).strip()}\n(--resume"
+            f" goes on from the last checkpoint; fewer --dataloader_workers than {workers} may help)"
+        )
     accelerator.end_training()
     if stopped_by:
         if accelerator.is_main_process:
@@ -194,7 +207,10 @@ def main() -> None:
     except (ValueError, OSError) as error:
         parser.error(str(error))
     if accelerator.is_main_process:
-        prepare_folder(arguments, recipe, state)
+        try:
+            prepare_folder(arguments, recipe, state)
+        except DiskFull as error:
+            parser.error(str(error))
         if state:
             print(f"going on after step {state['step']}, with the settings of {folder / 'recipe.yaml'}")
         print(f"{len(source)} training and {len(validation)} validation images; everything goes to {folder}")

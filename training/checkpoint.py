@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from maskformer.data.files import naming_full_disk
 from maskformer.training.history import write_json
 
 STATE = "training_state.pt"
@@ -23,23 +24,25 @@ def replace_folder(folder: Path) -> Iterator[Path]:
 
     Until then an earlier `folder` stays as it is, and an error in the block leaves nothing behind. `recover`, which
     comes first here, mends what a crash in the middle of the exchange leaves. A link stays, its target is replaced.
+    Raises `DiskFull`, naming `folder`, where there is no room for it.
     """
     folder = folder.resolve()  # of `link` and `x/..` too, whose neighbours by name lie elsewhere
     recover(folder)
     new, old = folder.with_name(f".{folder.name}.new"), old_place(folder)
-    for leftover in (new, old):
-        remove(leftover)
-    new.mkdir(parents=True)
-    try:
-        yield new
-        if folder.exists():
-            os.rename(folder, old)
-        os.rename(new, folder)
-    except BaseException:
-        remove(new)
-        recover(folder)
-        raise
-    remove(old)
+    remove(new)
+    discard(old)
+    with naming_full_disk(folder):
+        try:
+            new.mkdir(parents=True)
+            yield new
+            if folder.exists():
+                os.rename(folder, old)
+            os.rename(new, folder)
+        except BaseException:
+            remove(new)
+            recover(folder)
+            raise
+    discard(old)
 
 
 def recover(folder: Path) -> None:
@@ -52,6 +55,15 @@ def recover(folder: Path) -> None:
 def old_place(folder: Path) -> Path:
     """Where the previous `folder` lies during the exchange."""
     return folder.with_name(f".{folder.name}.old")
+
+
+def discard(folder: Path) -> None:
+    """Removes a folder, if it exists, under another name: a crash in the middle leaves no part that looks whole."""
+    gone = folder.with_name(f".{folder.name.lstrip('.')}.gone")
+    remove(gone)
+    if folder.exists():
+        os.rename(folder, gone)
+        remove(gone)
 
 
 def remove(path: Path) -> None:
@@ -68,7 +80,8 @@ def save_model(folder: Path, model, image_processor, state: dict | None = None, 
         model.save_pretrained(new)
         image_processor.save_pretrained(new)
         if state is not None:
-            torch.save(state, new / STATE)
+            with (new / STATE).open("wb") as file:  # whose errors, unlike those of torch's own files, have a number
+                torch.save(state, file)
         if metrics is not None:
             write_json(new / METRICS, metrics)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
-from maskformer.data.files import replace_file
+from maskformer.data.files import naming_full_disk, replace_file
 
 
 def finite(value: Any) -> Any:
@@ -20,9 +21,16 @@ def finite(value: Any) -> Any:
 
 
 def append_row(path: Path, row: dict) -> None:
-    """Appends `row` to a history."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(finite(row)) + "\n")
+    """Appends `row` to a history, on a line of its own even where a crash or a full disk has left half a line.
+
+    Raises `DiskFull`, naming `path`, where there is no room for it.
+    """
+    with naming_full_disk(path), path.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(json.dumps(finite(row)).encode() + b"\n")
 
 
 def write_json(path: Path, content: dict) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
+import traceback
+from collections.abc import Iterator
 
 import torch
 from accelerate import Accelerator
@@ -30,6 +33,22 @@ class Interruption:
     def note(self, number: int, frame) -> None:
         """Called by the signal."""
         self.noted = number
+
+
+@contextlib.contextmanager
+def letting_go() -> Iterator[None]:
+    """Lets go of the variables that an error in the block holds in its functions.
+
+    A loader's processes end with their iterator; else the program, when it ends, waits some seconds for each of them.
+    """
+    try:
+        yield
+    except BaseException as error:
+        link = error
+        while link is not None:
+            traceback.clear_frames(link.__traceback__)
+            link = link.__cause__ or link.__context__
+        raise
 
 
 def largest(accelerator: Accelerator, *numbers: int) -> list[int]:

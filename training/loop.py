@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections.abc import Iterable, Iterator
@@ -190,39 +191,40 @@ def train(
     recorder.best = load_metrics(recorder.folder / "best")
     loader = make_loader(accelerator, recipe, examples, recorder.image_processor, done)
     steps = in_steps(loader, training.accumulation_steps)
+    del loader  # its processes end when the steps are closed, as nothing else holds it
     clock = Clock(training, state["seconds"] if state else 0.0)
     meter = Meter(accelerator, training.batch_size)
     evaluated = None  # the step of the last evaluation
     bar = tqdm(total=training.max_steps, initial=done, desc="training", disable=not accelerator.is_main_process)
-    with bar, Interruption() as interruption:
-        while done < training.max_steps:
-            try:
+    with bar, Interruption() as interruption, contextlib.closing(steps):
+        try:
+            while done < training.max_steps:
                 batches, stopped_by = next_step(accelerator, steps, meter, interruption)
-            except BadSample:
-                recorder.save(model, optimizer, done, clock.seconds)  # nothing that was learnt is lost
-                raise
-            progress = clock.progress(done)
-            if progress >= 1 or stopped_by or batches is None:
-                break
-            rate = set_learning_rate(optimizer, learning_rate_factor(done, progress, training))
-            meter.add(take_step(accelerator, recorder, model, optimizer, batches, done))
-            done += 1
-            bar.total = total_steps(training, done, progress)
-            bar.update()
-            if meter.steps >= training.log_steps:
-                row = meter.read()
-                recorder.row(step=done, **row, learning_rate=rate, seconds=round(clock.seconds, 2))
-                bar.set_postfix_str(meter.in_short(row, rate, progress))
-            if done % training.save_steps == 0:
-                with meter.paused():
-                    recorder.save(model, optimizer, done, clock.seconds)
-            if done % training.eval_steps == 0:
-                if any(largest(accelerator, interruption.noted)):
-                    break  # an evaluation may take longer than a scheduler waits
-                with meter.paused():
-                    metrics, evaluated = recorder.evaluate(model, done), done
-                if accelerator.is_main_process:
-                    tqdm.write(f"step {done}: {in_one_line(metrics)}")
+                progress = clock.progress(done)
+                if progress >= 1 or stopped_by or batches is None:
+                    break
+                rate = set_learning_rate(optimizer, learning_rate_factor(done, progress, training))
+                meter.add(take_step(accelerator, recorder, model, optimizer, batches, done))
+                done += 1
+                bar.total = total_steps(training, done, progress)
+                bar.update()
+                if meter.steps >= training.log_steps:
+                    row = meter.read()
+                    recorder.row(step=done, **row, learning_rate=rate, seconds=round(clock.seconds, 2))
+                    bar.set_postfix_str(meter.in_short(row, rate, progress))
+                if done % training.save_steps == 0:
+                    with meter.paused():
+                        recorder.save(model, optimizer, done, clock.seconds)
+                if done % training.eval_steps == 0:
+                    if any(largest(accelerator, interruption.noted)):
+                        break  # an evaluation may take longer than a scheduler waits
+                    with meter.paused():
+                        metrics, evaluated = recorder.evaluate(model, done), done
+                    if accelerator.is_main_process:
+                        tqdm.write(f"step {done}: {in_one_line(metrics)}")
+        except BadSample:  # of the training or the validation data, on all processes
+            recorder.save(model, optimizer, done, clock.seconds)  # nothing that was learnt is lost
+            raise
         recorder.save(model, optimizer, done, clock.seconds)
         (stopped_by,) = largest(accelerator, interruption.noted)
     if not stopped_by and evaluated != done:

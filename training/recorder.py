@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from pathlib import Path
@@ -18,7 +19,7 @@ from maskformer.evaluation.report import results_of
 from maskformer.evaluation.scores import in_one_line
 from maskformer.recipes import Recipe
 from maskformer.training.batch_pictures import draw_batches
-from maskformer.training.checkpoint import replace_folder, save_model
+from maskformer.training.checkpoint import discard, remove, replace_folder, save_model
 from maskformer.training.curves import draw_curves
 from maskformer.training.history import append_row
 from maskformer.training.pictures import draw_validation
@@ -125,14 +126,17 @@ def keep_checkpoints(folder: Path, step: int, count: int) -> None:
         copy_checkpoint(folder / "last", folder / f"checkpoint-{step:08d}")
     kept = sorted(folder.glob(CHECKPOINTS))
     for old in kept[:-count] if count > 1 else kept:
-        shutil.rmtree(old)
+        discard(old)
 
 
 def go_back(folder: Path, checkpoint: Path, step: int) -> None:
-    """Makes `checkpoint`, of step `step`, the `last` of `folder`, and removes those that came after it."""
+    """Makes `checkpoint`, of step `step`, the `last` of `folder`, and removes those after it and parts of folders."""
+    for name, end in itertools.product(("last", "best", CHECKPOINTS), ("new", "gone")):
+        for leftover in folder.glob(f".{name}.{end}"):  # of a run that was killed while it wrote or removed one
+            remove(leftover)
     for other in folder.glob(CHECKPOINTS):
         if other.name > f"checkpoint-{step:08d}":
-            shutil.rmtree(other)
+            discard(other)
     if checkpoint != folder / "last":
         copy_checkpoint(checkpoint, folder / "last")
 

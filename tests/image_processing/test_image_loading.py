@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import numpy as np
 import pytest
 import torch
@@ -126,3 +128,12 @@ def test_floats_of_0_to_1_in_a_file_are_refused_since_they_would_be_black(tmp_pa
     Image.fromarray(np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)).save(tmp_path / "a.tiff")
     with pytest.raises(ValueError, match="a.tiff: .*0 to 1 and would become black"):
         load_image(tmp_path / "a.tiff")
+
+
+def test_no_program_is_started_for_an_image(tmp_path, monkeypatch):
+    """PIL runs Ghostscript for EPS, whatever the file is called."""
+    monkeypatch.setattr(subprocess, "check_call", lambda *_, **__: pytest.fail("a program was started"))
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="not a readable image"):
+        load_image(tmp_path / "a.png")
