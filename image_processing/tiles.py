@@ -19,7 +19,7 @@ from torch import Tensor
 from .row_blocks import composed_weights
 
 TILE = 6  # pixels of a tile's side
-BLOCK_ELEMENTS = 2**20  # elements of a block's largest tensor: 4 MB in float32, which caches hold
+BLOCK_ELEMENTS = 2**19  # elements of a block's largest tensor: 2 MB in float32, which caches hold
 
 
 @dataclass(frozen=True)
