@@ -67,7 +67,7 @@ define NUCLEI_PICTURES
 	"$(BIN)/python" docs/side_by_side.py --height 670 docs/images/inspect_nuclei.png outputs/docs/nuclei/contact_sheet.png
 	cp outputs/docs/nuclei/histogram.png docs/images/inspect_nuclei_histogram.png
 	"$(BIN)/python" scripts/predict.py --model outputs/nuclei/best --output_dir outputs/docs/answers --overwrite "$(NUCLEI)/val/images"
-	"$(BIN)/python" docs/side_by_side.py docs/images/nuclei.png $$(ls outputs/docs/answers/*_overlay.png | awk 'NR % 10 == 1')
+	"$(BIN)/python" docs/side_by_side.py docs/images/nuclei.png $$(ls outputs/docs/answers/*.png | awk 'NR % 10 == 1')
 endef
 
 outputs/demo/best:

@@ -1,6 +1,6 @@
 """Puts pictures side by side.
 
-    python docs/side_by_side.py docs/images/nuclei.png a_overlay.png b_overlay.png
+    python docs/side_by_side.py docs/images/nuclei.png a.png b.png
 
 writes them at their own size, or `--height` pixels high.
 """
