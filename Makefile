@@ -74,7 +74,7 @@ outputs/demo/best:
 	$(MAKE) demo
 
 # 15 minutes
-outputs/nuclei/best: $(READY)
+outputs/nuclei/best: | $(READY)
 	$(LAUNCH) scripts/train.py --recipe nuclei/maskformer_efficientnet_lite0 --seed 0 --output_dir outputs/nuclei \
 		--train_path "$(NUCLEI)/train" --validation_path "$(NUCLEI)/val"
 

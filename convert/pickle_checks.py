@@ -12,6 +12,7 @@ TUPLES = ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3")
 HASHING = ("SETITEM", "SETITEMS", "DICT", "ADDITEMS", "FROZENSET", "BINPERSID")
 EXTENSIONS = ("EXT1", "EXT2", "EXT4")
 WORK = 10  # objects that are hashed for each instruction, at most
+LITTLE = 100_000  # objects that are hashed in no time
 
 
 def check_instructions(file: IO[bytes]) -> None:
@@ -39,7 +40,7 @@ def check_instructions(file: IO[bytes]) -> None:
         raise ValueError(f"it numbers an object {largest}, and has {count} instructions only")
     if tuples.deepest > DEPTH:
         raise ValueError(f"it nests tuples more than {DEPTH} deep; a file of weights never does")
-    if tuples.hashed > WORK * count + 1000:
+    if tuples.hashed > WORK * count + LITTLE:
         raise ValueError("its tuples hold one another so often that they could not be told apart in time")
 
 

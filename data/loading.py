@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import threading
@@ -71,7 +72,7 @@ def outlive_sigterm(worker: int) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=obey_parent, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=obey_parent, args=(multiprocessing.parent_process().pid,), daemon=True).start()
 
 
 def obey_parent(parent: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from typing import IO
 
@@ -11,9 +10,8 @@ import torch
 from PIL import Image, ImageOps
 
 
-@functools.cache
 def formats() -> tuple[str, ...]:
-    """The formats of PIL but EPS, which it has Ghostscript run as a program."""
+    """The formats of PIL and its plugins but EPS, which it has Ghostscript run as a program."""
     Image.init()
     return tuple(name for name in Image.ID if name != "EPS")
 

@@ -158,7 +158,7 @@ class Winners:
         rows, columns = (self.tiles.inside(axis).long().sum(1) for axis in (0, 1))
         pixels = torch.outer(rows, columns)  # of every tile
         pixels[self.row, self.column] = 0
-        whole = torch.bincount(self.leader.flatten(), pixels.flatten(), minlength=length).long()  # of float64
+        whole = pixels.new_zeros(length).index_add_(0, self.leader.flatten(), pixels.flatten())
         return whole + torch.bincount(self.winner[self.tiles.pixels_inside(self.row, self.column)], minlength=length)
 
 

@@ -100,7 +100,8 @@ class FrozenBatchNorm(FrozenBatchNorm2d):
         """(B, C, h, w) to the same shape."""
         if torch.is_grad_enabled():
             return super().forward(x)  # for which nothing is kept; `batch_norm` keeps its input
-        if self.owns_input and for_caches(x) and x.dtype == self.weight.dtype:
+        # In half precision `batch_norm` is exact to it, scale and shift are not.
+        if self.owns_input and for_caches(x) and x.dtype == self.weight.dtype == torch.float32:
             scale = self.weight * (self.running_var + self.eps).rsqrt()  # (C,)
             shift = self.bias - self.running_mean * scale
             return torch.addcmul(shift.view(-1, 1, 1), x, scale.view(-1, 1, 1), out=x)

@@ -13,11 +13,17 @@ BLOCK_ELEMENTS = 2**20  # elements of a part's largest tensor: 4 MB in float32
 def for_caches(tensor: Tensor) -> bool:
     """Whether `tensor` is computed on, as it is and without gradients, by a CPU, for which its caches decide.
 
-    What is compiled, traced or differentiated is not: there the whole computation is wanted in one piece.
+    What is compiled, traced or differentiated is not: there the whole computation is wanted in one piece. To be asked
+    before any size is, which a compiler would take for fixed.
     """
-    if tensor.device.type != "cpu" or type(tensor) is not Tensor or torch.is_grad_enabled():
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_grad_enabled():
         return False
-    return not torch.compiler.is_compiling() and not torch.jit.is_tracing()
+    return type(tensor) is Tensor and tensor.device.type == "cpu"
+
+
+def is_plain(weight: Tensor) -> bool:
+    """Whether `weight` is a tensor of float32 and nothing else, such as a quantised one."""
+    return type(weight) in (Tensor, nn.Parameter) and weight.dtype == torch.float32
 
 
 def in_blocks(function: Callable[..., Tensor], elements: int, rows: Tensor, *others: Tensor | None) -> Tensor:
@@ -25,8 +31,10 @@ def in_blocks(function: Callable[..., Tensor], elements: int, rows: Tensor, *oth
 
     `elements` is the size of its largest intermediate tensor for one row.
     """
+    if not for_caches(rows):
+        return function(rows, *others)
     step = max(1, BLOCK_ELEMENTS // elements)
-    if step >= len(rows) or not for_caches(rows):
+    if step >= len(rows):
         return function(rows, *others)
     parts = [rows.split(step), *([None] * len(rows) if other is None else other.split(step) for other in others)]
     return torch.cat([function(*part) for part in zip(*parts, strict=False)])  # as long as `rows`
@@ -42,8 +50,11 @@ class Linear(nn.Linear):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(..., C) to (..., K)."""
+        plain = is_plain(inputs) and is_plain(self.weight) and not torch.is_autocast_enabled("cpu")
+        if not plain or not for_caches(inputs):
+            return super().forward(inputs)
         rows = inputs.shape[:-1].numel()
-        if rows < 256 or not for_caches(inputs) or torch.is_autocast_enabled("cpu") or inputs.dtype != torch.float32:
+        if rows < 256:
             return super().forward(inputs)
         image = inputs.reshape(1, 1, rows, -1).permute(0, 3, 1, 2)  # (1, C, 1, L), channels last
         found = nn.functional.conv2d(image, self.weight[:, :, None, None], self.bias)  # (1, K, 1, L)

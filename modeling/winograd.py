@@ -10,11 +10,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .blocks import for_caches
+from .blocks import for_caches, is_plain
 
 TILE, SPAN = 4, 6  # results of a tile's side, and the values they need
 BLOCK_ELEMENTS = 2**21  # elements of a block's largest tensor: 8 MB, about as large as the transformed weights
 
+# Whatever the default type and device are when this is imported.
+CONSTANT = {"dtype": torch.float32, "device": "cpu"}
 # One axis: six values at the points, three weights at the points, and back to four results.
 VALUES = torch.tensor(
     [
@@ -24,15 +26,17 @@ VALUES = torch.tensor(
         [0, -2, -1, 2, 1, 0],
         [0, 0.5, -1, -0.5, 1, 0],
         [0, 1, -1.5, -2, 1.5, 1],
-    ]
+    ],
+    **CONSTANT,
 )
 WEIGHTS = torch.tensor(
     [[1, 0, 0], [1 / 3, 1 / 3, 1 / 3], [-1 / 3, 1 / 3, -1 / 3], [-16 / 15, -8 / 15, -4 / 15], [1 / 15, -2 / 15, 4 / 15]]
-    + [[0, 0, 1]]
+    + [[0, 0, 1]],
+    **CONSTANT,
 )
 RESULTS = torch.tensor(
     [[1, 1, 1, 1, 1, 0], [0, 1, -1, 0.5, -2, 0], [0, 1, 1, 0.25, 4, 0], [0, 1, -1, 0.125, -8, 1]],
-    dtype=torch.float32,
+    **CONSTANT,
 )
 # Both axes: (36, 36), (36, 9) and (16, 36).
 VALUES, WEIGHTS, RESULTS = (torch.kron(matrix, matrix) for matrix in (VALUES, WEIGHTS, RESULTS))
@@ -56,9 +60,9 @@ def pays(layer: nn.Conv2d, features: Tensor) -> bool:
 
 def worth(features: Tensor, weight: Tensor) -> bool:
     """Whether `features` (B, C, h, w) and `weight` (K, C, 3, 3) are of a kind and size for which it is faster."""
-    if not for_caches(features) or torch.is_autocast_enabled("cpu"):
+    if not for_caches(features) or torch.is_autocast_enabled("cpu") or features.dim() != 4:
         return False
-    if features.dtype != torch.float32 or weight.dtype != torch.float32:
+    if not is_plain(features) or not is_plain(weight):
         return False
     pixels, channels = features.shape[-2] * features.shape[-1], weight.shape[:2]
     return min(channels) >= 96 and pixels >= 4 * max(channels)

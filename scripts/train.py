@@ -160,7 +160,7 @@ def run(accelerator, recorder, recipe, model, optimizer, examples, state) -> Non
     except ValueError as error:
         sys.exit(f"error: {error}")
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        if "DataLoader worker (pid" not in str(error):
             raise
         workers = recipe.training.dataloader_workers
         sys.exit(

@@ -131,7 +131,7 @@ def keep_checkpoints(folder: Path, step: int, count: int) -> None:
 
 def go_back(folder: Path, checkpoint: Path, step: int) -> None:
     """Makes `checkpoint`, of step `step`, the `last` of `folder`, and removes those after it and parts of folders."""
-    for name, end in itertools.product(("last", "best", CHECKPOINTS), ("new", "gone")):
+    for name, end in itertools.product(("last", "best", CHECKPOINTS), ("new", "gone", "old.gone")):
         for leftover in folder.glob(f".{name}.{end}"):  # of a run that was killed while it wrote or removed one
             remove(leftover)
     for other in folder.glob(CHECKPOINTS):

@@ -26,3 +26,15 @@ def test_maps_are_the_same_with_and_without_gradients(name):
     assert torch.equal(pixels, before)
     for here, there in zip(found, expected, strict=True):
         torch.testing.assert_close(here, there, rtol=1e-3, atol=1e-4 * float(there.abs().max()))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_norms_are_as_exact_as_their_output(dtype):
+    norm = FrozenBatchNorm(8).eval()
+    norm.owns_input = True
+    norm.running_mean.fill_(30.0)
+    features = (30 + torch.randn(2, 8, 9, 9, generator=torch.Generator().manual_seed(0))).to(dtype)
+    expected = norm.double()(features.double())
+    error = (norm.to(dtype)(features) - expected).abs().max()
+    assert error <= 2 * torch.finfo(dtype).eps * expected.abs().max()

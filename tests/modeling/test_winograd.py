@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -79,3 +82,31 @@ def test_parts_together_are_the_whole():
     sizes.clear()
     blocks.in_blocks(double, blocks.BLOCK_ELEMENTS // 300, rows, others, None)
     assert sizes == [1000]  # with gradients nothing is cut
+
+
+def test_a_linear_layer_is_nn_linear_and_leaves_other_weights_alone():
+    class Strange(torch.Tensor):
+        """A weight that is more than its numbers, as quantised ones are."""
+
+    torch.manual_seed(0)
+    layer, rows = blocks.Linear(16, 8), torch.randn(3, 200, 16)
+    expected = layer(rows)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(rows), expected)
+        assert layer.double()(rows.double()).dtype == torch.float64
+        layer.float()
+        layer.weight = torch.nn.Parameter(layer.weight.as_subclass(Strange))
+        assert isinstance(layer(rows), Strange)  # through the weight's own linear
+
+
+def test_whatever_the_default_type_and_device_are_at_import():
+    code = """
+import torch
+torch.set_default_dtype(torch.float64)
+with torch.device("meta"):
+    from maskformer.modeling.winograd import convolution
+features, weight = (torch.randn(shape, dtype=torch.float32) for shape in ((1, 4, 9, 9), (3, 4, 3, 3)))
+expected = torch.nn.functional.conv2d(features, weight, padding=1)
+torch.testing.assert_close(convolution(features, weight), expected, rtol=1e-3, atol=1e-4)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -56,7 +56,8 @@ ALLOWED = {
         "tests/test_readme.py",
     ],
 }
-FOLDERS = [path.name for path in ROOT.iterdir() if path.is_dir() and path.name[0] != "." and path.name != "outputs"]
+FOREIGN = {"outputs", "build", "dist", "venv", "env"}  # what a run, a build or a user leaves in the checkout
+FOLDERS = [path.name for path in ROOT.iterdir() if path.is_dir() and path.name[0] != "." and path.name not in FOREIGN]
 SOURCES = sorted(
     path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".ipynb")
 ) + sorted(ROOT.glob("*.py"))
