@@ -91,9 +91,8 @@ def read_json(path: Path, needs: str) -> Any:
 def inside(folder: Path, name: str, where: str, field: str = "") -> str:
     """The path of `name` in `folder`. Raises `ValueError`, naming `where` and the `field`, if it leads out of it.
 
-    Windows' slashes count on any system, and characters that no name of a file has are refused too.
-    Only what the name says counts: files may be links to elsewhere, as they are in the Hub's cache. Plain names are not
-    looked up on the disk, since a dataset has a hundred thousand of them.
+    Windows' slashes count on any system, and characters that no name of a file has are refused too, as are links to a
+    file elsewhere. The folder itself may be one, and files may be links to `blobs`, as they are in the Hub's cache.
     """
     of_field = f" ({field})" if field else ""
     if NO_NAME.search(name):
@@ -101,4 +100,21 @@ def inside(folder: Path, name: str, where: str, field: str = "") -> str:
     plain = not PurePath(name).anchor and ".." not in PureWindowsPath(name).parts
     if not plain and not (folder / name.replace("\\", "/")).resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{where}: the file {name!r} lies outside of {folder}{of_field}")
+    target = linked(folder, name)
+    if target is not None and not target.is_relative_to(folder.resolve()) and target.parent.name != "blobs":
+        raise ValueError(
+            f"{where}: the file {name!r} is a link to {target}, outside of {folder}{of_field}; copy it there, or make"
+            " the folder itself a link"
+        )
     return str(folder / name)
+
+
+def linked(folder: Path, name: str) -> Path | None:
+    """The existing file where links on the way from `folder` to `name` lead; None if there is no link."""
+    path = str(folder)
+    for part in PurePath(name).parts:
+        path = os.path.join(path, part)
+        if os.path.islink(path):
+            target = (folder / name).resolve()
+            return target if target.exists() else None  # a broken one is a missing file
+    return None

@@ -117,6 +117,27 @@ def test_strange_names_within_the_folder_stay_as_they_are(tmp_path, name):
     assert inside(tmp_path, name, "entry 1") == str(tmp_path / name)
 
 
+@pytest.mark.parametrize("what", ["the file", "a folder on the way"])
+def test_links_do_not_lead_out_but_to_the_cache_of_the_hub(tmp_path, what):
+    folder, private = tmp_path / "data" / "images", tmp_path / "private"
+    for path in (folder, private, tmp_path / "blobs"):
+        path.mkdir(parents=True)
+        (path / "x.png").touch()
+    if what == "the file":
+        (folder / "a.png").symlink_to(private / "x.png")
+        (folder / "b.png").symlink_to(tmp_path / "blobs" / "x.png")
+        (folder / "c.png").symlink_to("x.png")
+        assert inside(folder, "b.png", "here") and inside(folder, "c.png", "here")
+        name = "a.png"
+    else:
+        (folder / "sub").symlink_to(private)
+        name = "sub/x.png"
+    with pytest.raises(ValueError, match=f"here: the file '{name}' is a link to .*private/x.png, outside of .*images"):
+        inside(folder, name, "here")
+    (tmp_path / "whole").symlink_to(folder)
+    assert inside(tmp_path / "whole", "x.png", "here") == str(tmp_path / "whole" / "x.png")
+
+
 def test_a_link_in_the_middle_of_a_name_is_followed_before_it_climbs(tmp_path):
     (tmp_path / "data" / "sub").mkdir(parents=True)
     (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
