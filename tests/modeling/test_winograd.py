@@ -99,6 +99,7 @@ def test_a_linear_layer_is_nn_linear_and_leaves_other_weights_alone():
         assert isinstance(layer(rows), Strange)  # through the weight's own linear
 
 
+@pytest.mark.slow
 def test_whatever_the_default_type_and_device_are_at_import():
     code = """
 import torch
