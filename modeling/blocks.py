@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import repeat
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,7 @@ def in_blocks(function: Callable[..., Tensor], elements: int, rows: Tensor, *oth
     step = max(1, BLOCK_ELEMENTS // elements)
     if step >= len(rows):
         return function(rows, *others)
-    parts = [rows.split(step), *([None] * len(rows) if other is None else other.split(step) for other in others)]
+    parts = [rows.split(step), *(repeat(None) if other is None else other.split(step) for other in others)]
     return torch.cat([function(*part) for part in zip(*parts, strict=False)])  # as long as `rows`
 
 

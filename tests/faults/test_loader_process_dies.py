@@ -5,19 +5,9 @@ from __future__ import annotations
 import pytest
 
 from fault_runs import SMALL, ScriptRun, kill_a_loader, same_weights, step_of, steps_made, wait_until
-from script_runs import run as run_script
 
 WORDS = ["--save_steps", "2", "--eval_steps", "100", "--max_steps", "16", "--dataloader_workers", "2"]
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    """Prepared scenes, of which a run can read shard by shard."""
-    folder = tmp_path_factory.mktemp("prepared") / "out"
-    sizes = ["--train_scenes", 12, "--validation_scenes", 1, "--scene_size", 64]
-    run_script("prepare_dataset", "--source", "shapes", *sizes, "--num_shards", 4, "--output_dir", folder)
-    return folder
 
 
 @pytest.mark.parametrize("streaming", [False, True])

@@ -7,25 +7,15 @@ import shutil
 import pytest
 
 from fault_runs import SMALL, ScriptRun, same_weights, step_of, steps_made, wait_until
-from script_runs import run as run_script
 
 SHARD = "train-00002-of-00004.parquet"
 WORDS = [*SMALL, "--save_steps", "2", "--eval_steps", "100", "--max_steps", "24", "--source", "prepared"]
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def good(tmp_path_factory):
-    """Prepared scenes in four shards."""
-    folder = tmp_path_factory.mktemp("prepared") / "out"
-    sizes = ["--train_scenes", 12, "--validation_scenes", 1, "--scene_size", 64]
-    run_script("prepare_dataset", "--source", "shapes", *sizes, "--num_shards", 4, "--output_dir", folder)
-    return folder
-
-
 @pytest.fixture
-def data(good, tmp_path):
-    shutil.copytree(good, tmp_path / "data")
+def data(prepared, tmp_path):
+    shutil.copytree(prepared, tmp_path / "data")
     return tmp_path / "data"
 
 
@@ -39,7 +29,7 @@ def cut(path) -> None:
 
 @pytest.mark.parametrize("streaming", ["false", "true"])
 @pytest.mark.parametrize("damage", [vanish, cut])
-def test_a_run_does_not_go_on_with_a_shard_that_is_lost(good, data, tmp_path, streaming, damage):
+def test_a_run_does_not_go_on_with_a_shard_that_is_lost(prepared, data, tmp_path, streaming, damage):
     folder = tmp_path / "run"
     words = [*WORDS, "--data_path", data, "--streaming", streaming, "--output_dir", folder]
     assert ScriptRun(tmp_path / "first", "train", *words, "--max_steps", 2).wait() == 0
@@ -47,18 +37,18 @@ def test_a_run_does_not_go_on_with_a_shard_that_is_lost(good, data, tmp_path, st
     run = ScriptRun(tmp_path / "second", "train", *words, "--max_steps", 3, "--resume")
     assert run.wait(60) == 2, run.text()
     assert f"{data / SHARD}: " in run.text() and "run scripts/prepare_dataset.py again" in run.text()
-    shutil.copy(good / SHARD, data / SHARD)
+    shutil.copy(prepared / SHARD, data / SHARD)
     run = ScriptRun(tmp_path / "third", "train", *words, "--max_steps", 3, "--resume")
     assert run.wait() == 0 and step_of(run.text()) == 2, run.text()
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("damage", [vanish, cut])
-def test_a_shard_that_is_lost_while_a_run_reads_it_is_named(good, data, tmp_path, workers, damage):
+def test_a_shard_that_is_lost_while_a_run_reads_it_is_named(prepared, data, tmp_path, workers, damage):
     """The run ends, and once the shard is back it goes on to what an undisturbed one gives."""
     words = [*WORDS, "--streaming", "true", "--dataloader_workers", workers]
     whole, folder = tmp_path / "whole", tmp_path / "run"
-    run = ScriptRun(tmp_path / "zeroth", "train", *words, "--data_path", good, "--output_dir", whole)
+    run = ScriptRun(tmp_path / "zeroth", "train", *words, "--data_path", prepared, "--output_dir", whole)
     assert run.wait() == 0, run.text()
     words += ["--data_path", data]
     run = ScriptRun(tmp_path / "first", "train", *words, "--output_dir", folder)
@@ -68,7 +58,7 @@ def test_a_shard_that_is_lost_while_a_run_reads_it_is_named(good, data, tmp_path
     assert "error: shard 2 of the training data, counted from 0, cannot be read any more" in run.text()
     assert SHARD in run.text() and "--resume, once it is back, goes on" in run.text() and "Traceback" not in run.text()
     made = steps_made(folder)
-    shutil.copy(good / SHARD, data / SHARD)
+    shutil.copy(prepared / SHARD, data / SHARD)
     run = ScriptRun(tmp_path / "second", "train", *words, "--output_dir", folder, "--resume")
     assert run.wait() == 0, run.text()
     assert step_of(run.text()) == made  # what was learnt was saved
