@@ -7,6 +7,8 @@ from torch import nn
 from transformers import PreTrainedConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .blocks import plus
+
 
 def eager_attention(
     module: nn.Module,
@@ -20,9 +22,9 @@ def eager_attention(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Plain attention: (B, heads, N, d) queries over (B, heads, M, d) keys and values; gives (B, N, heads, d) and the
     weights (B, heads, N, M). `attention_mask` is added to the scores."""
-    scores = torch.matmul(query, key.transpose(2, 3)) * scaling  # (B, heads, N, M)
+    scores = torch.matmul(query * scaling, key.transpose(2, 3))  # (B, heads, N, M)
     if attention_mask is not None:
-        scores = scores + attention_mask
+        scores = plus(attention_mask, scores)
     weights = nn.functional.dropout(scores.softmax(-1), p=dropout, training=module.training)
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights  # (B, N, heads, d)
 

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
-from .blocks import plus
+from .blocks import for_caches, parts
+from .group_norm import GroupNorm
 from .transformer_decoder import TransformerEncoder
 from .winograd import Conv3x3, convolution, worth
 
@@ -18,7 +19,7 @@ class ConvNorm(nn.Sequential):
         layer = Conv3x3 if kernel_size == 3 else nn.Conv2d
         super().__init__(
             layer(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
-            nn.GroupNorm(32, out_channels),
+            GroupNorm(32, out_channels),
         )
 
 
@@ -47,6 +48,26 @@ def convolve(image: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> t
     if worth(image, weight):
         return convolution(image, weight, bias)
     return nn.functional.conv2d(image, weight.to(memory_format=torch.channels_last), bias, padding=1)
+
+
+def plus_enlarged(fine: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
+    """`fine` (B, C, H, W) plus `coarse` (B, C, h, w), enlarged to it by nearest pixels; for caches in the place of
+    `fine`, which nobody else may need."""
+    size = fine.shape[-2:]
+    if not for_caches(fine):
+        return fine + nn.functional.interpolate(coarse, size=size, mode="nearest")  # (B, C, H, W)
+    rows, columns = (nearest(*sizes, fine.device) for sizes in zip(coarse.shape[-2:], size, strict=True))
+    for image, small in zip(fine.permute(0, 2, 3, 1), coarse.permute(0, 2, 3, 1), strict=True):  # (H, W, C), (h, w, C)
+        for part, row in parts(image[0].numel(), image, rows):
+            place = row[:, None] * small.shape[1] + columns  # (R, W)
+            part.add_(small.flatten(0, 1).index_select(0, place.flatten()).view(part.shape))  # (R, W, C)
+    return fine
+
+
+def nearest(old: int, new: int, device: torch.device) -> torch.Tensor:
+    """Which of `old` pixels each of `new` is like, int64 (new,)."""
+    line = torch.arange(old, dtype=torch.float64, device=device)[None, None]  # (1, 1, old)
+    return nn.functional.interpolate(line, size=new, mode="nearest").flatten().long()
 
 
 class PixelDecoder(nn.Module):
@@ -84,7 +105,5 @@ class PixelDecoder(nn.Module):
         for features, lateral, output in zip(
             image_features[-2::-1], self.laterals[::-1], self.outputs[-2::-1], strict=True
         ):
-            lateral_features = lateral(features)
-            coarse = nn.functional.interpolate(pyramid, size=features.shape[-2:], mode="nearest")  # to this stride
-            pyramid = output(plus(lateral_features, coarse)).relu_()
+            pyramid = output(plus_enlarged(lateral(features), pyramid)).relu_()
         return self.mask_projection(pyramid) if project else pyramid, encoded  # (B, C_E or C, H/4, W/4)

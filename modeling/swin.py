@@ -21,7 +21,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .attention import eager_attention
-from .blocks import Linear, for_caches, in_blocks, plus
+from .blocks import for_caches, parts
+from .linear import Linear, is_watched, prepared
 
 # name: (channels of the first stage, blocks of each stage, attention heads of each stage)
 VARIANTS = {
@@ -195,10 +196,13 @@ class WindowAttention(nn.Module):
 
     def forward(self, windows: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """`windows` (B x W_n, n, C) with `mask` (B x W_n, 1, n, n) or none to the same shape."""
-        count, length, channels = windows.shape
-        query, key, value = (
-            self.qkv(windows).view(count, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (3, B x W_n, heads, n, d)
-        )
+        return self.proj(self.attend(self.qkv(windows), mask))
+
+    def attend(self, states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """`states` (B x W_n, n, 3C), queries, keys and values, to (B x W_n, n, C)."""
+        count, length, _ = states.shape
+        states = states.view(count, length, 3, self.heads, -1)
+        query, key, value = states.permute(2, 0, 3, 1, 4)  # (3, B x W_n, heads, n, d)
         bias = self.relative_position_bias_table[self.relative_position_index.flatten()]  # (n * n, heads)
         bias = bias.view(1, length, length, self.heads).permute(0, 3, 1, 2)  # (1, heads, n, n)
         if mask is not None:
@@ -210,8 +214,14 @@ class WindowAttention(nn.Module):
         attended, _ = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)(
             self, query, key, value, bias, scaling=self.scaling
         )
-        attended = attended.reshape(count, length, channels)  # from (B x W_n, n, heads, d)
-        return self.proj(attended)
+        return attended.reshape(count, length, -1)  # (B x W_n, n, C), from (B x W_n, n, heads, d)
+
+    def prepared(self) -> Callable:
+        """The same for many parts of the windows."""
+        if is_watched(self):
+            return self
+        qkv, proj = prepared(self.qkv), prepared(self.proj)
+        return lambda windows, mask: proj(self.attend(qkv(windows), mask))
 
 
 class Block(GradientCheckpointingLayer):
@@ -227,16 +237,31 @@ class Block(GradientCheckpointingLayer):
 
     def forward(self, tokens: torch.Tensor, windows: Windows, mask: torch.Tensor | None) -> torch.Tensor:
         """`tokens` (B, H, W, C), which lie in `windows` with that mask, to the same shape."""
+        if for_caches(tokens) and not self.training:
+            return self.in_place(tokens.contiguous(), windows, mask)
         placed = windows.source.of(self.norm1(tokens)).view(-1, self.attn.window**2, tokens.shape[-1])
-        attended = in_blocks(self.attn, 3 * placed[0].numel(), placed, mask).flatten(0, 1)  # (B x W_n x n, C)
-        attended = attended.index_select(0, windows.place).view(tokens.shape)  # (B, H, W, C)
-        tokens = plus(tokens, self.drop_path(attended))
-        return tokens + self.drop_path(
-            in_blocks(self.feed_forward, 4 * tokens.shape[-1], tokens.flatten(0, 2)).view(tokens.shape)
-        )
+        attended = self.attn(placed, mask).flatten(0, 1)  # (B x W_n x n, C)
+        tokens = tokens + self.drop_path(attended.index_select(0, windows.place).view(tokens.shape))
+        return tokens + self.drop_path(self.feed_forward(tokens))
+
+    def in_place(self, tokens: torch.Tensor, windows: Windows, mask: torch.Tensor | None) -> torch.Tensor:
+        """`forward` in the place of `tokens`, some windows and some tokens at a time: nothing new is of the map's size,
+        which to write would take as long as products do."""
+        rows, channels, area = tokens.flatten(0, 2), tokens.shape[-1], self.attn.window**2  # (B x H x W, C)
+        places = (place.view(-1, area) for place in windows.source)  # (B x W_n, n) each
+        attention = self.attn.prepared()
+        for place, padding, part in parts(3 * area * channels, *places, mask):
+            place, outside = place.flatten(), padding.flatten().nonzero()[:, 0]  # (L,), and which of them are padding
+            placed = self.norm1(rows.index_select(0, place)).index_fill_(0, outside, 0.0)  # (L, C)
+            attended = attention(placed.view(-1, area, channels), part).flatten(0, 1)  # (L, C)
+            rows.index_add_(0, place, attended.to(rows.dtype).index_fill_(0, outside, 0.0))
+        first, second = prepared(self.mlp["fc1"], gelu=True), prepared(self.mlp["fc2"])
+        for (part,) in parts(4 * channels, rows):
+            part.add_(second(first(self.norm2(part))))
+        return tokens
 
     def feed_forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """`tokens` (L, C) to the same shape."""
+        """`tokens` (..., C) to the same shape."""
         return self.mlp["fc2"](nn.functional.gelu(self.mlp["fc1"](self.norm2(tokens))))
 
 
@@ -265,7 +290,7 @@ class Stage(nn.Module):
         self.blocks = nn.ModuleList(Block(config, channels, heads, window, rate) for rate in drop_path)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """`tokens` (B, H, W, C) to the same shape; every second block shifts its windows."""
+        """`tokens` (B, H, W, C), which may be overwritten, to the same shape; every second block shifts its windows."""
         plain, shifted = (layout(arrange, tokens, self.window, shift) for shift in (0, self.window // 2))
         mask = shifted.mask(tokens.dtype) if len(self.blocks) > 1 else None
         for index, block in enumerate(self.blocks):
