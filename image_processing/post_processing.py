@@ -38,7 +38,7 @@ def semantic_segmentation(prediction: ImagePrediction, resize_masks_first: bool)
         blocks = row_blocks(prediction.output_size[0], per_row, ACCELERATOR_BLOCK_ELEMENTS)
         return torch.cat([score_rows(prediction, rows, resize_masks_first).argmax(0) for rows in blocks])  # (H, W)
     if prediction.class_logits is None:
-        tiles = _tiles(prediction, prediction.mask_logits, lambda logits: logits)
+        tiles = _tiles(prediction, prediction.mask_logits, lambda logits, out=None: logits)
         return highest_scores(tiles, tiles.logits.new_ones(tiles.logits.shape[-1])).answer()
     probabilities = prediction.class_logits.softmax(-1)[:, :-1].detach()  # (N, K)
     tiles = _tiles(prediction, prediction.mask_logits, torch.sigmoid, not resize_masks_first)

@@ -74,6 +74,7 @@ class Tiles:
         self.points, *self.pixels = (
             (down.to(logits.device), across.to(logits.device)) for down, across in zip(rows, columns, strict=True)
         )
+        self.weights = [spread(*axes) for axes in (self.points, *self.pixels)]
         self.shape = tuple(len(axis.index) for axis in self.points)  # rows and columns of tiles
 
     def elements(self, channels: int) -> int:
@@ -96,11 +97,19 @@ class Tiles:
         down, across = self.points
         near = down.index[row][:, :, None] * self.logits.shape[1] + across.index[column][:, None]  # (U, w, w')
         near = self.logits.flatten(0, 1)[near.flatten(1)]  # (U, w x w', N)
-        return self.activate(point_weights(down, across, row, column) @ near)  # (U, P, N)
+        found = self.window_weights(0, row, column) @ near  # (U, P, N)
+        return self.activate(found, out=found)
+
+    def window_weights(self, step: int, row: Tensor, column: Tensor) -> Tensor:
+        """What the points (`step` 0) or pixels (1) of tiles in `row` and `column` (U,) take from what lies around them,
+        (U, points, window)."""
+        down, across = self.weights[step]
+        weights = down.index_select(0, row).mul_(across.index_select(0, column))  # (U, P, P', w, w')
+        return weights.flatten(3).flatten(1, 2)  # (U, P x P', w x w')
 
     def of_pixels(self, scores: Tensor, row: Tensor, column: Tensor) -> Tensor:
         """The scores (U, TILE x TILE, K) of the pixels of tiles, of those at their points (U, P, K)."""
-        return point_weights(*self.pixels[0], row, column) @ scores if self.pixels else scores
+        return self.window_weights(1, row, column) @ scores if self.pixels else scores
 
     def inside(self, axis: int) -> Tensor:
         """Which pixels of every tile along `axis` lie in the answer, bool (t, TILE)."""
@@ -112,11 +121,12 @@ class Tiles:
         return (self.inside(0)[row][:, :, None] & self.inside(1)[column][:, None]).flatten(1)
 
 
-def point_weights(rows: TileAxis, columns: TileAxis, row: Tensor, column: Tensor) -> Tensor:
-    """What the points of tiles in `row` and `column` (U,) take from their windows, (U, points, window)."""
-    down, across = rows.weights[row], columns.weights[column]  # (U, P, w), (U, P', w')
-    weights = down[:, :, None, :, None] * across[:, None, :, None, :]  # (U, P, P', w, w')
-    return weights.flatten(3).flatten(1, 2)  # (U, P x P', w x w')
+def spread(rows: TileAxis, columns: TileAxis) -> tuple[Tensor, Tensor]:
+    """The weights of both axes, each where their products will be, (t, P, P', w, w') and (t', P, P', w, w'): factors of
+    one shape are multiplied many times as fast as such small ones of two."""
+    down, across = rows.weights[:, :, None, :, None], columns.weights[:, None, :, None, :]
+    shape = torch.broadcast_shapes(down.shape[1:], across.shape[1:])
+    return down.expand(-1, *shape).contiguous(), across.expand(-1, *shape).contiguous()
 
 
 def extremes(low: Tensor, high: Tensor, index: Tensor, dim: int) -> tuple[Tensor, Tensor]:

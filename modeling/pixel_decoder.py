@@ -91,6 +91,8 @@ class PixelDecoder(nn.Module):
         self.outputs = nn.ModuleList(
             [*(ConvNorm(width, width, 3) for _ in channels[:-1]), ConvNorm(coarsest, width, 3)]
         )
+        for output in self.outputs[:-1]:
+            output[0].owns_input = True  # a sum made for it
         self.mask_projection = MaskProjection(config)
 
     def forward(

@@ -83,28 +83,30 @@ def number(length: int, device: torch.device) -> torch.Tensor:
 
 
 class Source(NamedTuple):
-    """Where the L rows of a rearranged map come from."""
+    """Where the tokens of G groups of n come from, among those of all images."""
 
-    token: torch.Tensor  # (L,), among the B x H x W tokens; any where that is padding
-    padding: torch.Tensor  # (L, 1), true outside the map
+    token: torch.Tensor  # (G, n), among the B x H x W tokens; any where that is padding
+    padding: torch.Tensor  # (G, n), true outside the map
 
-    def of(self, tokens: torch.Tensor) -> torch.Tensor:
-        """`tokens` (B, H, W, C) to (L, C), zero where they end."""
-        return tokens.flatten(0, 2).index_select(0, self.token).masked_fill_(self.padding, 0.0)  # (L, C)
+    def of(self, rows: torch.Tensor) -> torch.Tensor:
+        """`rows` (B x H x W, C) to (G, n, C), zero outside the map."""
+        found = rows.index_select(0, self.token.flatten()).view(*self.token.shape, -1)
+        return found.masked_fill_(self.padding[..., None], 0.0)
 
 
 def source(
-    image: torch.Tensor, row: torch.Tensor, column: torch.Tensor, height: torch.Tensor, width: torch.Tensor
+    image: torch.Tensor, row: torch.Tensor, column: torch.Tensor, height: torch.Tensor, width: torch.Tensor, group: int
 ) -> Source:
-    """The places (`image`, `row`, `column`), each (L,), of maps of `height` x `width`."""
+    """The places (`image`, `row`, `column`), each (G x n,), of maps of `height` x `width`, in groups of n = `group`."""
     padding = (row >= height) | (column >= width)
-    return Source(((image * height + row) * width + column).masked_fill(padding, 0), padding[:, None])
+    token = ((image * height + row) * width + column).masked_fill(padding, 0)
+    return Source(token.view(-1, group), padding.view(-1, group))
 
 
 class Windows(NamedTuple):
     """How the tokens of B maps of H x W lie in windows, the maps padded first and shifted then; L = B x W_n x n."""
 
-    source: Source  # of the L places of the windows
+    source: Source  # of the n places of each window
     place: torch.Tensor  # (B x H x W,), among those L, of each token
     regions: torch.Tensor | None  # (B x W_n, n), of shifted maps: tokens of one window and region were neighbours
 
@@ -151,7 +153,7 @@ def arrange(batch: int, height: int, width: int, window: int, shift: int, device
     shifted_row = index // columns % rows * window + within // window
     shifted_column = index % columns * window + within % window
     row, column = (shifted_row + shift) % (rows * window), (shifted_column + shift) % (columns * window)
-    taken = source(index // (rows * columns), row, column, height, width)
+    taken = source(index // (rows * columns), row, column, height, width, area)
 
     row = (token // width % height - shift) % (rows * window)
     column = (token % width - shift) % (columns * window)
@@ -178,7 +180,7 @@ def arrange_quarters(batch: int, height: int, width: int, device: torch.device) 
     rows, columns = (height + 1) // 2, (width + 1) // 2
     row = quarter // (4 * columns) % rows * 2 + quarter % 2
     column = quarter // 4 % columns * 2 + quarter // 2 % 2
-    return source(quarter // (4 * rows * columns), row, column, height, width)
+    return source(quarter // (4 * rows * columns), row, column, height, width, 4)
 
 
 class WindowAttention(nn.Module):
@@ -239,7 +241,7 @@ class Block(GradientCheckpointingLayer):
         """`tokens` (B, H, W, C), which lie in `windows` with that mask, to the same shape."""
         if for_caches(tokens) and not self.training:
             return self.in_place(tokens.contiguous(), windows, mask)
-        placed = windows.source.of(self.norm1(tokens)).view(-1, self.attn.window**2, tokens.shape[-1])
+        placed = windows.source.of(self.norm1(tokens).flatten(0, 2))  # (B x W_n, n, C)
         attended = self.attn(placed, mask).flatten(0, 1)  # (B x W_n x n, C)
         tokens = tokens + self.drop_path(attended.index_select(0, windows.place).view(tokens.shape))
         return tokens + self.drop_path(self.feed_forward(tokens))
@@ -247,14 +249,13 @@ class Block(GradientCheckpointingLayer):
     def in_place(self, tokens: torch.Tensor, windows: Windows, mask: torch.Tensor | None) -> torch.Tensor:
         """`forward` in the place of `tokens`, some windows and some tokens at a time: nothing new is of the map's size,
         which to write would take as long as products do."""
-        rows, channels, area = tokens.flatten(0, 2), tokens.shape[-1], self.attn.window**2  # (B x H x W, C)
-        places = (place.view(-1, area) for place in windows.source)  # (B x W_n, n) each
+        rows, channels = tokens.flatten(0, 2), tokens.shape[-1]  # (B x H x W, C)
         attention = self.attn.prepared()
-        for place, padding, part in parts(3 * area * channels, *places, mask):
-            place, outside = place.flatten(), padding.flatten().nonzero()[:, 0]  # (L,), and which of them are padding
-            placed = self.norm1(rows.index_select(0, place)).index_fill_(0, outside, 0.0)  # (L, C)
-            attended = attention(placed.view(-1, area, channels), part).flatten(0, 1)  # (L, C)
-            rows.index_add_(0, place, attended.to(rows.dtype).index_fill_(0, outside, 0.0))
+        for token, padding, part in parts(3 * self.attn.window**2 * channels, *windows.source, mask):
+            places, outside = token.flatten(), padding.flatten().nonzero()[:, 0]  # (L,), and which of them are padding
+            placed = self.norm1(rows.index_select(0, places)).index_fill_(0, outside, 0.0)  # (L, C)
+            attended = attention(placed.view(*token.shape, channels), part).flatten(0, 1)  # (L, C)
+            rows.index_add_(0, places, attended.to(rows.dtype).index_fill_(0, outside, 0.0))
         first, second = prepared(self.mlp["fc1"], gelu=True), prepared(self.mlp["fc2"])
         for (part,) in parts(4 * channels, rows):
             part.add_(second(first(self.norm2(part))))
@@ -276,9 +277,12 @@ class PatchMerging(nn.Module):
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """(B, H, W, C) to (B, H/2, W/2, 2C), odd sides padded."""
         batch, height, width, channels = tokens.shape
-        merged = layout(arrange_quarters, tokens).of(tokens)  # (B x H/2 x W/2 x 4, C)
-        merged = merged.view(batch, (height + 1) // 2, (width + 1) // 2, 4 * channels)  # (B, H/2, W/2, 4C)
-        return self.reduction(self.norm(merged))  # (B, H/2, W/2, 2C)
+        rows, places = tokens.flatten(0, 2), layout(arrange_quarters, tokens)
+        some, reduction = [places], self.reduction
+        if for_caches(tokens):
+            some, reduction = parts(4 * channels, *places), prepared(self.reduction)
+        merged = [reduction(self.norm(Source(*part).of(rows).flatten(1))) for part in some]  # (L, 2C) each
+        return torch.cat(merged).view(batch, (height + 1) // 2, (width + 1) // 2, 2 * channels)  # (B, H/2, W/2, 2C)
 
 
 class Stage(nn.Module):
@@ -323,6 +327,7 @@ class SwinBackbone(nn.Module):
     def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """`pixel_values` (B, 3, H, W) to maps of strides 4, 8, 16 and 32."""
         pixel_values = nn.functional.pad(pixel_values, (0, 3, 0, 3))  # what is over, the strides leave out
+        pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
         tokens = self.patch_embed["proj"](pixel_values).permute(0, 2, 3, 1)  # (B, H/4, W/4, C)
         tokens = self.patch_embed["norm"](tokens)
         features = []

@@ -43,11 +43,18 @@ VALUES, WEIGHTS, RESULTS = (torch.kron(matrix, matrix) for matrix in (VALUES, WE
 
 
 class Conv3x3(nn.Conv2d):
-    """`nn.Conv2d`, faster where `pays` says so: float32 on a CPU, without gradients, wide and large."""
+    """`nn.Conv2d`, faster where `pays` says so: float32 on a CPU, without gradients, wide and large.
+
+    Where it `owns_input`, nobody else needs that input, and the result may take its place.
+    """
+
+    owns_input = False
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, h, w) to (B, K, h, w)."""
-        return convolution(features, self.weight, self.bias) if pays(self, features) else super().forward(features)
+        if not pays(self, features):
+            return super().forward(features)
+        return convolution(features, self.weight, self.bias, in_place=self.owns_input)
 
 
 def pays(layer: nn.Conv2d, features: Tensor) -> bool:
@@ -68,22 +75,26 @@ def worth(features: Tensor, weight: Tensor) -> bool:
     return min(channels) >= 96 and pixels >= 4 * max(channels)
 
 
-def convolution(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def convolution(features: Tensor, weight: Tensor, bias: Tensor | None = None, in_place: bool = False) -> Tensor:
     """`features` (B, C, h, w) and `weight` (K, C, 3, 3) to (B, K, h, w), with one zero around, channels last.
 
-    Works in blocks of rows of tiles, whose intermediate values stay in the caches.
+    Works in blocks of rows of tiles, whose intermediate values stay in the caches. `in_place` puts the result where
+    `features` are, if it fits.
     """
     batch, channels, height, width = features.shape
     count = len(weight)
     down, across = -(-height // TILE), -(-width // TILE)  # tiles
     spectrum = WEIGHTS @ weight.permute(0, 2, 3, 1).reshape(count, 9, channels)  # (K, 36, C)
     spectrum = spectrum.permute(1, 2, 0)  # (36, C, K)
-    out = features.new_empty(batch, down * TILE, across * TILE, count)
+    images, whole = features.permute(0, 2, 3, 1), (batch, down * TILE, across * TILE, count)  # (B, h, w, C)
+    out = images if in_place and images.shape == whole and images.is_contiguous() else features.new_empty(whole)
     step = max(1, BLOCK_ELEMENTS // (SPAN**2 * across * max(channels, count)))
-    for image, found in zip(features.permute(0, 2, 3, 1), out, strict=True):  # (h, w, C)
+    for image, found in zip(images, out, strict=True):
+        above = image.new_zeros(width, channels)
         for first in range(0, down, step):
             tiles = min(step, down - first)
-            rows = surrounded(image, first * TILE, tiles * TILE, across * TILE)
+            rows = surrounded(image, first * TILE, tiles * TILE, across * TILE, above)
+            above = rows[-2, 1 : width + 1]  # which may be overwritten below
             values = rows.unfold(0, SPAN, TILE).unfold(1, SPAN, TILE)  # (tiles, across, C, 6, 6)
             values = values.permute(0, 1, 3, 4, 2).reshape(tiles * across, SPAN**2, channels)  # (T, 36, C)
             products = torch.bmm((VALUES @ values).transpose(0, 1), spectrum)  # (36, T, K)
@@ -94,10 +105,14 @@ def convolution(features: Tensor, weight: Tensor, bias: Tensor | None = None) ->
     return out if bias is None else out.add_(bias.view(-1, 1, 1))
 
 
-def surrounded(image: Tensor, first: int, rows: int, columns: int) -> Tensor:
-    """`rows` x `columns` of `image` (h, w, C) from row `first` on, and one more on every side; zero where it ends."""
+def surrounded(image: Tensor, first: int, rows: int, columns: int, above: Tensor) -> Tensor:
+    """`rows` x `columns` of `image` (h, w, C) from row `first` on, and one more on every side; zero where it ends.
+
+    `above` (w, C) is the row before them.
+    """
     height, width, channels = image.shape
     found = image.new_zeros(rows + 2, columns + 2, channels)
-    top, bottom = max(0, first - 1), min(height, first + rows + 1)
-    found[top - first + 1 : bottom - first + 1, 1 : width + 1] = image[top:bottom]
+    bottom = min(height, first + rows + 1)
+    found[0, 1 : width + 1] = above
+    found[1 : bottom - first + 1, 1 : width + 1] = image[first:bottom]
     return found
