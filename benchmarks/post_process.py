@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,7 +22,7 @@ TASKS = ("semantic", "panoptic", "instance")
 
 @dataclass(frozen=True)
 class PostProcessCost:
-    """Seconds and bytes above what was there, by (task, way)."""
+    """Seconds, and bytes above what was there, by (task, way)."""
 
     timings: dict[tuple[str, str], Timing]
     memory: dict[tuple[str, str], int | None]
@@ -63,17 +63,10 @@ def plain_semantic(outputs, canvas: tuple[int, int], image: tuple[int, int], siz
     return scores.argmax(0)
 
 
-def measure_post_processing(
-    task: str,
-    canvas: tuple[int, int],
-    size: tuple[int, int],
-    num_labels: int,
-    rounds: int,
-    kept: int = 20,
-    device: str = "cpu",
-    progress: Callable[[Iterable], Iterable] = iter,
-) -> PostProcessCost:
-    """Times `task` of TASKS for predictions on `canvas`, answered at `size` (height, width each)."""
+def answer_runs(
+    task: str, canvas: tuple[int, int], size: tuple[int, int], num_labels: int, kept: int = 20, device: str = "cpu"
+) -> dict[tuple[str, str], Callable]:
+    """By (task, way), what answers `task` of TASKS for predictions on `canvas` at `size` (height, width each)."""
     outputs = predictions(canvas, num_labels, kept, device=device)
     keywords = {"target_sizes": [size]}
     if task != "semantic":
@@ -85,5 +78,20 @@ def measure_post_processing(
     runs = {(task, name): partial(method, outputs, **keywords) for name, method in methods.items()}
     if task == "semantic":
         runs[task, PLAIN] = partial(plain_semantic, outputs, canvas, canvas, size)
-    timings = alternate(runs, rounds, device, progress)
-    return PostProcessCost(timings, {way: peak_memory(run, device) for way, run in runs.items()})
+    return runs
+
+
+def measure_post_processing(
+    runs: Sequence[dict[tuple[str, str], Callable]],
+    rounds: int,
+    device: str = "cpu",
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> PostProcessCost:
+    """Times the ways of each of `runs` in turns, one task after another, and then what memory they take.
+
+    Not before: that changes what malloc does, and with it the times.
+    """
+    timings = {}
+    for ways in runs:
+        timings |= alternate(ways, rounds, device, progress)
+    return PostProcessCost(timings, {way: peak_memory(run, device) for ways in runs for way, run in ways.items()})

@@ -123,7 +123,8 @@ def panoptic_segmentation(
     if len(queries) == 0:
         return {"segmentation": _void(prediction), "segments_info": []}
 
-    tiles = _tiles(prediction, prediction.mask_logits[queries], torch.sigmoid)
+    masks = prediction.mask_logits.permute(1, 2, 0).index_select(2, queries)  # (h, w, n), in one copy
+    tiles = _tiles(prediction, masks.permute(2, 0, 1), torch.sigmoid)
     winners = highest_scores(tiles, scores.detach(), mask_threshold)
     areas = zip(winners.won(len(queries)).tolist(), winners.claimed.tolist(), strict=True)
     valid = [w > 0 and c > 0 and w / c >= overlap_mask_area_threshold for w, c in areas]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import torch
 import torch.nn.functional as F
@@ -85,12 +85,15 @@ class Tiles:
             found = max(found, points * window, points * channels, window * channels)
         return found
 
-    def bounds(self, values: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        """The lowest and highest of `values` (h, w, N) near each tile of the grid's `rows`, (tiles, N) each."""
+    def bounds(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """The lowest and highest scores near each tile of the grid's `rows`, (tiles, N) each."""
         down, across = self.points
-        low, high = extremes(values, values, down.index[rows], 0)  # (R, w, N)
-        low, high = extremes(low, high, across.index, 1)  # (R, columns, N)
-        return low.flatten(0, 1), high.flatten(0, 1)
+        near = [self.logits.index_select(0, place) for place in down.index[rows].T]  # (R, w, N) each
+        # One pass over both: what is highest is lowest with the other sign.
+        both = torch.cat([lowest(near), -highest(near)], dim=2).flatten(0, 1)  # (R x w, 2N)
+        line = torch.arange(len(near[0]), device=both.device)[:, None] * self.logits.shape[1]  # (R, 1)
+        low, high = lowest([both.index_select(0, (line + place).flatten()) for place in across.index.T]).chunk(2, dim=1)
+        return self.activate(low), self.activate(-high)
 
     def scores(self, row: Tensor, column: Tensor) -> Tensor:
         """The scores (U, P, N) at the points of the tiles in `row` and `column` (U,) of the grid."""
@@ -129,15 +132,14 @@ def spread(rows: TileAxis, columns: TileAxis) -> tuple[Tensor, Tensor]:
     return down.expand(-1, *shape).contiguous(), across.expand(-1, *shape).contiguous()
 
 
-def extremes(low: Tensor, high: Tensor, index: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """The lowest of `low` and the highest of `high` at places `index` (t, w) along `dim`, which becomes t long."""
-    lowest, highest = None, None
-    for place in index.T:
-        below = low.index_select(dim, place)
-        above = below if high is low else high.index_select(dim, place)
-        lowest = below if lowest is None else torch.minimum(lowest, below)
-        highest = above if highest is None else torch.maximum(highest, above)
-    return lowest, highest
+def lowest(tensors: list[Tensor]) -> Tensor:
+    """The lowest of all `tensors` at every place."""
+    return reduce(torch.minimum, tensors)
+
+
+def highest(tensors: list[Tensor]) -> Tensor:
+    """The highest of all `tensors` at every place."""
+    return reduce(torch.maximum, tensors)
 
 
 @dataclass(frozen=True)
@@ -203,11 +205,10 @@ def by_bounds(
     """What bounds say: the leader of each tile and whether the tile is open, both of the grid's shape; what may be
     highest in each open tile, (U, K); and what the other tiles add to the claims of `highest_scores`.
     """
-    values = tiles.activate(tiles.logits)  # (h, w, N)
     pixels = torch.outer(*(tiles.inside(axis).sum(1) for axis in (0, 1)))  # of every tile
     leaders, is_open, rivals, claimed = [], [], [], None if mask_threshold is None else 0
     for rows in blocks(tiles.shape[0], tiles.shape[1] * max(weights.shape)):
-        low, high = tiles.bounds(values, rows)  # (tiles, N)
+        low, high = tiles.bounds(rows)  # (tiles, N)
         bound = weighted(high, weights)  # (tiles, K)
         leader = bound.argmax(-1)  # (tiles,)
         least = of_one(low, weights, leader)  # (tiles,): what the leader's score is at least

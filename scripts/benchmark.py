@@ -51,7 +51,7 @@ from maskformer.benchmarks.data import STEPS, DataCost, measure_data
 from maskformer.benchmarks.inference import OURS, THEIRS, InferenceCost, measure_inference
 from maskformer.benchmarks.metrics import MetricCost, measure_metrics
 from maskformer.benchmarks.parts import PARTS
-from maskformer.benchmarks.post_process import TASKS, measure_post_processing
+from maskformer.benchmarks.post_process import TASKS, answer_runs, measure_post_processing
 from maskformer.benchmarks.train_step import LOSSES, Step, measure_steps
 from maskformer.convert.hugging_face_config import config_to_transformers
 from maskformer.data.example import BadSample
@@ -244,17 +244,16 @@ def post_process(parser: argparse.ArgumentParser) -> None:
     arguments = parser.parse_args()
     if arguments.rounds < 1:
         parser.error("--rounds must be at least 1")
+    sizes = {task: POST_PROCESS["semantic" if task == "semantic" else "segments"] for task in arguments.tasks}
+    runs = [answer_runs(task, *size, device=arguments.device) for task, size in sizes.items()]
+    progress = partial(tqdm, desc="answers", unit="turn", leave=False)
+    cost = measure_post_processing(runs, arguments.rounds, arguments.device, progress)
     rows, found = [], []
-    for task in arguments.tasks:
-        progress = partial(tqdm, desc=task, unit="turn", leave=False)
-        sizes = POST_PROCESS["semantic" if task == "semantic" else "segments"]
-        cost = measure_post_processing(task, *sizes, arguments.rounds, device=arguments.device, progress=progress)
-        ours = cost.timings[task, OURS]
-        for way, timing in cost.timings.items():
-            memory = cost.memory[way]
-            megabytes = "-" if memory is None else f"{memory / 1e6:.0f}"
-            rows.append((*way, f"{1000 * timing.median:.1f}", f"{timing.median / ours.median:.1f}", megabytes))
-            found.append({"task": task, "way": way[1], "seconds": timing.seconds, "bytes": memory})
+    for (task, way), timing in cost.timings.items():
+        memory, times = cost.memory[task, way], timing.median / cost.timings[task, OURS].median
+        megabytes = "-" if memory is None else f"{memory / 1e6:.0f}"
+        rows.append((task, way, f"{1000 * timing.median:.1f}", f"{times:.1f}", megabytes))
+        found.append({"task": task, "way": way, "seconds": timing.seconds, "bytes": memory})
     if arguments.json:
         print(json.dumps({"device": arguments.device, "rows": found}, indent=1))
     else:
