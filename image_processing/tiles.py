@@ -19,7 +19,7 @@ from torch import Tensor
 from .row_blocks import composed_weights
 
 TILE = 6  # pixels of a tile's side
-BLOCK_ELEMENTS = 2**19  # elements of a block's largest tensor: 2 MB in float32, which caches hold
+BLOCK_ELEMENTS = 2**18  # elements of a block's largest tensor: 1 MB in float32, which caches hold
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,16 @@ class Tiles:
 
     def bounds(self, rows: slice) -> tuple[Tensor, Tensor]:
         """The lowest and highest scores near each tile of the grid's `rows`, (tiles, N) each."""
-        down, across = self.points
-        near = [self.logits.index_select(0, place) for place in down.index[rows].T]  # (R, w, N) each
+        (down, across), low, high = self.points, None, None
+        for place in down.index[rows].T:
+            line = self.logits.index_select(0, place)  # (R, w, N)
+            low, high = (line, line) if low is None else (torch.minimum(low, line), torch.maximum(high, line))
         # One pass over both: what is highest is lowest with the other sign.
-        both = torch.cat([lowest(near), -highest(near)], dim=2).flatten(0, 1)  # (R x w, 2N)
-        line = torch.arange(len(near[0]), device=both.device)[:, None] * self.logits.shape[1]  # (R, 1)
-        low, high = lowest([both.index_select(0, (line + place).flatten()) for place in across.index.T]).chunk(2, dim=1)
+        both = torch.cat([low, -high], dim=2).flatten(0, 1)  # (R x w, 2N)
+        first = torch.arange(len(low), device=both.device)[:, None] * low.shape[1]  # (R, 1)
+        low, high = reduce(
+            torch.minimum, (both.index_select(0, (first + place).flatten()) for place in across.index.T)
+        ).chunk(2, dim=1)
         return self.activate(low), self.activate(-high)
 
     def scores(self, row: Tensor, column: Tensor) -> Tensor:
@@ -130,16 +134,6 @@ def spread(rows: TileAxis, columns: TileAxis) -> tuple[Tensor, Tensor]:
     down, across = rows.weights[:, :, None, :, None], columns.weights[:, None, :, None, :]
     shape = torch.broadcast_shapes(down.shape[1:], across.shape[1:])
     return down.expand(-1, *shape).contiguous(), across.expand(-1, *shape).contiguous()
-
-
-def lowest(tensors: list[Tensor]) -> Tensor:
-    """The lowest of all `tensors` at every place."""
-    return reduce(torch.minimum, tensors)
-
-
-def highest(tensors: list[Tensor]) -> Tensor:
-    """The highest of all `tensors` at every place."""
-    return reduce(torch.maximum, tensors)
 
 
 @dataclass(frozen=True)

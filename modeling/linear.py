@@ -56,7 +56,7 @@ def is_fast(dtype: torch.dtype) -> bool:
 
 
 def is_watched(module: nn.Module) -> bool:
-    """Whether somebody has hooks on `module`, or a `forward` of their own, and so would miss it if it were not called."""
+    """Whether somebody has hooks on `module`, or a `forward` of their own, who would miss it if it were not called."""
     hooks = (module._forward_hooks, module._forward_pre_hooks)
     hooks += (every_module._global_forward_hooks, every_module._global_forward_pre_hooks)
     return any(hooks) or "forward" in vars(module)
