@@ -19,7 +19,7 @@ from torch import Tensor
 from .row_blocks import composed_weights
 
 TILE = 6  # pixels of a tile's side
-BLOCK_ELEMENTS = 2**18  # elements of a block's largest tensor: 1 MB in float32, which caches hold
+BLOCK_ELEMENTS = 2**19  # elements of a block's largest tensor: 2 MB in float32, which caches hold
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,8 @@ def by_bounds(
     """
     pixels = torch.outer(*(tiles.inside(axis).sum(1) for axis in (0, 1)))  # of every tile
     leaders, is_open, rivals, claimed = [], [], [], None if mask_threshold is None else 0
-    for rows in blocks(tiles.shape[0], tiles.shape[1] * max(weights.shape)):
+    # Low and high together, and several of them.
+    for rows in blocks(tiles.shape[0], 2 * tiles.shape[1] * max(weights.shape)):
         low, high = tiles.bounds(rows)  # (tiles, N)
         bound = weighted(high, weights)  # (tiles, K)
         leader = bound.argmax(-1)  # (tiles,)
