@@ -16,6 +16,7 @@ from torch.nn.modules import module as every_module
 from .blocks import for_caches, is_plain
 
 FEW_ROWS = 256  # for which it does not pay
+OPERATORS = torch.ops.mkldnn
 
 
 class Linear(nn.Linear):
@@ -38,21 +39,21 @@ def prepared(layer: nn.Module, gelu: bool = False) -> Callable[[Tensor], Tensor]
     weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
     if type(layer) is not Linear or is_watched(layer) or not is_plain(weight) or not is_fast(dtype):
         return (lambda inputs: nn.functional.gelu(layer(inputs))) if gelu else layer
-    weight = torch.ops.mkldnn._reorder_linear_weight(weight.to(dtype))
+    weight = OPERATORS._reorder_linear_weight(weight.to(dtype))
     bias = None if bias is None else bias.to(dtype)
     after = ("gelu", [], "none") if gelu else ("none", [], "")
 
     def product(inputs: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(inputs.to(dtype), weight, bias, *after)  # (..., K)
+        return OPERATORS._linear_pointwise(inputs.to(dtype), weight, bias, *after)  # (..., K)
 
     return product
 
 
 def is_fast(dtype: torch.dtype) -> bool:
     """Whether oneDNN is there, and has products of `dtype`."""
-    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    if not torch.backends.mkldnn.is_available() or not hasattr(OPERATORS, "_linear_pointwise"):
         return False
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and OPERATORS._is_mkldnn_bf16_supported())
 
 
 def is_watched(module: nn.Module) -> bool:

@@ -211,7 +211,7 @@ class WindowAttention(nn.Module):
             bias = bias + mask  # (B x W_n, heads, n, n)
         # Flash attention takes no bias: only eager and sdpa apply here. For windows this small sdpa's blocks are slower
         # than plain products, as long as these stay in the caches.
-        plain = for_caches(query) and query.dtype == torch.float32
+        plain = for_caches(query) and query.dtype in (torch.float32, torch.bfloat16)
         implementation = "eager" if plain or self.config._attn_implementation == "eager" else "sdpa"
         attended, _ = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)(
             self, query, key, value, bias, scaling=self.scaling

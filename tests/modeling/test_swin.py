@@ -8,6 +8,7 @@ from transformers import SwinBackbone as TransformersSwin
 from transformers import SwinConfig
 
 from maskformer import MaskFormerUniversalConfig
+from maskformer.modeling import blocks
 from maskformer.modeling.backbone import load_backbone
 
 # transformers' names, and the official ones that ours are.
@@ -60,3 +61,32 @@ def test_features_agree_at_every_size(swins, size):
         actual = ours(pixel_values)
     for a, e in zip(actual, expected, strict=True):
         torch.testing.assert_close(a, e, rtol=0, atol=1e-5 * e.abs().max().item())
+
+
+def test_blocks_in_place_are_the_blocks_as_written(swins, monkeypatch):
+    ours, _ = swins
+    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", 3 * 49 * 96 * 5)  # five windows at a time
+    pixel_values = torch.randn(2, 3, 97, 130, generator=torch.Generator().manual_seed(0))
+    expected = ours(pixel_values)  # with gradients, everything at once
+    seen = []
+    hooks = [block.attn.register_forward_hook(lambda *_: seen.append(1)) for block in ours.layers[0].blocks]
+    with torch.no_grad():
+        watched = ours(pixel_values)
+        for hook in hooks:
+            hook.remove()
+        found = ours(pixel_values)
+    assert len(seen) > 2 * len(hooks)
+    for one, other, exact in zip(found, watched, expected, strict=True):
+        torch.testing.assert_close(one, exact, rtol=0, atol=1e-5 * exact.abs().max().item())
+        torch.testing.assert_close(other, exact, rtol=0, atol=1e-5 * exact.abs().max().item())
+
+
+@torch.no_grad()
+def test_bfloat16_is_near(swins):
+    ours, _ = swins
+    pixel_values = torch.randn(1, 3, 97, 130, generator=torch.Generator().manual_seed(0))
+    expected = ours(pixel_values)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = ours(pixel_values)
+    for one, exact in zip(found, expected, strict=True):
+        assert (one - exact).square().mean() < 2e-3 * exact.square().mean()

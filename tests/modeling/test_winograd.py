@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from maskformer.modeling import blocks, winograd
+from maskformer.modeling import winograd
 from maskformer.modeling.winograd import Conv3x3, convolution
 
 
@@ -66,37 +66,19 @@ def test_a_layer_takes_it_only_where_it_is_right():
     assert calls == [True] + [False] * 8 and layer.weight.grad is not None
 
 
-def test_parts_together_are_the_whole():
+@torch.no_grad()
+@pytest.mark.parametrize("block_elements", [1, 2**20])
+def test_in_the_place_of_its_input(monkeypatch, block_elements):
+    monkeypatch.setattr(winograd, "BLOCK_ELEMENTS", block_elements)
     torch.manual_seed(0)
-    rows, others = torch.randn(1000, 4), torch.randn(1000)
-    sizes = []
-
-    def double(part, other, nothing):
-        sizes.append(len(part))
-        assert nothing is None
-        return 2 * part + other[:, None]
-
-    with torch.no_grad():
-        found = blocks.in_blocks(double, blocks.BLOCK_ELEMENTS // 300, rows, others, None)
-    assert torch.equal(found, 2 * rows + others[:, None]) and sizes == [300, 300, 300, 100]
-    sizes.clear()
-    blocks.in_blocks(double, blocks.BLOCK_ELEMENTS // 300, rows, others, None)
-    assert sizes == [1000]  # with gradients nothing is cut
-
-
-def test_a_linear_layer_is_nn_linear_and_leaves_other_weights_alone():
-    class Strange(torch.Tensor):
-        """A weight that is more than its numbers, as quantised ones are."""
-
-    torch.manual_seed(0)
-    layer, rows = blocks.Linear(16, 8), torch.randn(3, 200, 16)
-    expected = layer(rows)
-    with torch.no_grad():
-        torch.testing.assert_close(layer(rows), expected)
-        assert layer.double()(rows.double()).dtype == torch.float64
-        layer.float()
-        layer.weight = torch.nn.Parameter(layer.weight.as_subclass(Strange))
-        assert isinstance(layer(rows), Strange)  # through the weight's own linear
+    layer = Conv3x3(96, 96, 3, padding=1)
+    layer.owns_input = True
+    for size, fits in (((24, 20), True), ((22, 24), False)):
+        features = torch.randn(2, 96, *size).contiguous(memory_format=torch.channels_last)
+        expected = features.clone()
+        found = layer(features)
+        assert relative_error(found, expected, layer.weight, layer.bias) < 2e-6
+        assert (found.data_ptr() == features.data_ptr()) == fits
 
 
 @pytest.mark.slow

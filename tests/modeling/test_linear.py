@@ -1,0 +1,101 @@
+"""Linear layers by oneDNN's kernels give what `nn.Linear` gives, and are called where somebody watches."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from maskformer.modeling import linear
+from maskformer.modeling.blocks import BLOCK_ELEMENTS, parts
+from maskformer.modeling.linear import Linear, prepared
+
+
+@pytest.fixture
+def layer() -> Linear:
+    torch.manual_seed(0)
+    return Linear(16, 8)
+
+
+def expected(layer: nn.Linear, rows: torch.Tensor) -> torch.Tensor:
+    return rows.double() @ layer.weight.double().T + (0 if layer.bias is None else layer.bias.double())
+
+
+def test_parts_are_the_rows_in_order():
+    rows, others = torch.randn(1000, 4), torch.randn(1000)
+    found = list(parts(BLOCK_ELEMENTS // 300, rows, others, None))
+    assert [len(part) for part, _, _ in found] == [300, 300, 300, 100]
+    assert torch.equal(torch.cat([part for part, _, _ in found]), rows)
+    assert torch.equal(torch.cat([part for _, part, _ in found]), others)
+    assert {nothing for _, _, nothing in found} == {None}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rows", [1, 300])
+def test_it_is_nn_linear(bias, rows):
+    torch.manual_seed(0)
+    layer, inputs = Linear(16, 8, bias=bias), torch.randn(3, rows, 16)
+    exact = expected(layer, inputs)
+    for call in (layer, prepared(layer)):
+        torch.testing.assert_close(call(inputs).double(), exact, rtol=1e-5, atol=1e-5)
+    exact = nn.functional.gelu(exact)
+    torch.testing.assert_close(prepared(layer, gelu=True)(inputs).double(), exact, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_autocast_has_its_precision(layer):
+    rows = torch.randn(300, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        for found in (layer(rows), prepared(layer)(rows)):
+            assert found.dtype == torch.bfloat16
+            torch.testing.assert_close(found.double(), expected(layer, rows), rtol=0.02, atol=0.02)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("missing", ["oneDNN", "operators"])
+def test_without_onednn(monkeypatch, layer, missing):
+    if missing == "oneDNN":
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    else:
+        monkeypatch.setattr(linear, "OPERATORS", object())
+    rows = torch.randn(300, 16)
+    assert prepared(layer) is layer
+    for call, exact in ((layer, expected(layer, rows)), (prepared(layer, True), expected(layer, rows))):
+        exact = exact if call is layer else nn.functional.gelu(exact)
+        torch.testing.assert_close(call(rows).double(), exact, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_other_weights_are_left_to_themselves(layer):
+    class Strange(torch.Tensor):
+        """A weight that is more than its numbers, as quantised ones are."""
+
+    rows = torch.randn(3, 200, 16)
+    assert layer.double()(rows.double()).dtype == torch.float64
+    layer.float()
+    layer.weight = nn.Parameter(layer.weight.as_subclass(Strange))
+    assert isinstance(layer(rows), Strange)  # through the weight's own linear
+    assert prepared(nn.Identity())(rows) is rows
+
+
+@torch.no_grad()
+def test_who_watches_sees_every_call(layer):
+    rows, seen = torch.randn(300, 16), []
+    with layer.register_forward_hook(lambda *_: seen.append("hook")):
+        prepared(layer)(rows)
+        prepared(layer, gelu=True)(rows)
+    with nn.modules.module.register_module_forward_pre_hook(lambda *_: seen.append("global")):
+        prepared(layer)(rows)
+    layer.forward = lambda inputs: seen.append("own")
+    prepared(layer)(rows)
+    assert seen == ["hook", "hook", "global", "own"]
+
+
+@torch.no_grad()
+def test_new_weights_count_at_once(layer):
+    rows = torch.randn(300, 16)
+    before = layer(rows)
+    layer.weight.data.mul_(2)
+    layer.bias.data.mul_(2)
+    torch.testing.assert_close(layer(rows), 2 * before)
