@@ -20,6 +20,7 @@ from .row_blocks import composed_weights
 
 TILE = 6  # pixels of a tile's side
 BLOCK_ELEMENTS = 2**19  # elements of a block's largest tensor: 2 MB in float32, which caches hold
+COLUMNS = 16  # of which matrix products like to have a multiple
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,7 @@ def highest_scores(tiles: Tiles, weights: Tensor, mask_threshold: float | None =
         scores = tiles.scores(*place)  # (U, P, N)
         if weights.dim() == 2:  # what is highest in none of these tiles needs no sums
             contend = torch.nonzero(rivals[chunk].any(0)).flatten()  # (K',)
+            contend = torch.cat([contend, contend[-1:].expand(-len(contend) % COLUMNS)])  # the last again and again
             sums = tiles.of_pixels(scores @ weights[:, contend], *place)  # (U, TILE x TILE, K')
             winners.append(contend[sums.argmax(-1)])
             continue

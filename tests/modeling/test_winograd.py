@@ -31,7 +31,9 @@ def test_every_size_and_block(monkeypatch, height, width, block_elements):
     assert relative_error(convolution(features, weight), features, weight) < 2e-6
 
 
-def test_rounding_is_that_of_float32():
+@pytest.mark.parametrize("many", [0, 10**9])
+def test_rounding_is_that_of_float32(monkeypatch, many):
+    monkeypatch.setattr(winograd, "MANY_TILES", many)
     torch.manual_seed(0)
     features, weight = torch.randn(1, 128, 24, 24).relu(), torch.randn(128, 128, 3, 3)
     direct = F.conv2d(features.contiguous(memory_format=torch.channels_last), weight, padding=1)
