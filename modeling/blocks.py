@@ -7,6 +7,7 @@ from itertools import repeat
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor as is_wrapped  # to be batched or differentiated
 
 BLOCK_ELEMENTS = 2**20  # elements of a part's largest tensor: 4 MB in float32
 
@@ -19,12 +20,14 @@ def for_caches(tensor: Tensor) -> bool:
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_grad_enabled():
         return False
-    return type(tensor) is Tensor and tensor.device.type == "cpu"
+    if type(tensor) is not Tensor or tensor.device.type != "cpu" or is_wrapped(tensor):
+        return False
+    return torch.autograd.forward_ad._current_level < 0
 
 
 def is_plain(weight: Tensor) -> bool:
     """Whether `weight` is a tensor of float32 and nothing else, such as a quantised one."""
-    return type(weight) in (Tensor, nn.Parameter) and weight.dtype == torch.float32
+    return type(weight) in (Tensor, nn.Parameter) and weight.dtype == torch.float32 and not is_wrapped(weight)
 
 
 def parts(elements: int, *tensors: Tensor | None) -> Iterator[tuple[Tensor | None, ...]]:

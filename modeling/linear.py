@@ -15,7 +15,6 @@ from torch.nn.modules import module as every_module
 
 from .blocks import for_caches, is_plain
 
-FEW_ROWS = 256  # for which it does not pay
 OPERATORS = torch.ops.mkldnn
 
 
@@ -24,34 +23,39 @@ class Linear(nn.Linear):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(..., C) to (..., K)."""
-        if not for_caches(inputs) or not is_plain(inputs) or inputs.shape[:-1].numel() < FEW_ROWS:
-            return super().forward(inputs)
-        product = prepared(self)
-        return super().forward(inputs) if product is self else product(inputs)
+        product = onednn_product(self) if for_caches(inputs) and is_plain(inputs) else None
+        return super().forward(inputs) if product is None else product(inputs)
 
 
-def prepared(layer: nn.Module, gelu: bool = False) -> Callable[[Tensor], Tensor]:
-    """`layer`, to be called without gradients for several parts (..., C) while its weights stay; `gelu` follows it.
+def prepared(layer: nn.Module) -> Callable[[Tensor], Tensor]:
+    """`layer`, to be called without gradients for several parts (..., C) while its weights stay.
 
-    Other layers than a plain `Linear` of float32, and those that are watched, are called as they are.
+    Other layers than a `Linear`, and those that are watched, are called as they are.
     """
+    if type(layer) is not Linear or is_watched(layer):
+        return layer
+    return onednn_product(layer) or layer
+
+
+def onednn_product(layer: nn.Linear) -> Callable[[Tensor], Tensor] | None:
+    """What gives `layer`'s answers, in the precision of autocast where that is on; None where it cannot be had."""
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
-    weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
-    if type(layer) is not Linear or is_watched(layer) or not is_plain(weight) or not is_fast(dtype):
-        return (lambda inputs: nn.functional.gelu(layer(inputs))) if gelu else layer
-    weight = OPERATORS._reorder_linear_weight(weight.to(dtype))
-    bias = None if bias is None else bias.to(dtype)
-    after = ("gelu", [], "none") if gelu else ("none", [], "")
+    if not is_plain(layer.weight) or not is_fast(dtype):
+        return None
+    weight = OPERATORS._reorder_linear_weight(layer.weight.to(dtype))
+    bias = None if layer.bias is None else layer.bias.to(dtype)
 
     def product(inputs: Tensor) -> Tensor:
-        return OPERATORS._linear_pointwise(inputs.to(dtype), weight, bias, *after)  # (..., K)
+        return OPERATORS._linear_pointwise(inputs.to(dtype), weight, bias, "none", [], "")  # (..., K)
 
     return product
 
 
 def is_fast(dtype: torch.dtype) -> bool:
     """Whether oneDNN is there, and has products of `dtype`."""
-    if not torch.backends.mkldnn.is_available() or not hasattr(OPERATORS, "_linear_pointwise"):
+    if not torch.backends.mkldnn.is_available() or not torch._C._get_mkldnn_enabled():
+        return False
+    if not hasattr(OPERATORS, "_linear_pointwise"):
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and OPERATORS._is_mkldnn_bf16_supported())
 

@@ -238,8 +238,8 @@ class Block(GradientCheckpointingLayer):
         self.mlp = nn.ModuleDict({"fc1": Linear(channels, 4 * channels), "fc2": Linear(4 * channels, channels)})
 
     def forward(self, tokens: torch.Tensor, windows: Windows, mask: torch.Tensor | None) -> torch.Tensor:
-        """`tokens` (B, H, W, C), which lie in `windows` with that mask, to the same shape."""
-        if for_caches(tokens) and not self.training:
+        """`tokens` (B, H, W, C), which lie in `windows` with that mask and may be overwritten, to the same shape."""
+        if for_caches(tokens) and not (self.training or self.drop_path.training):
             return self.in_place(tokens.contiguous(), windows, mask)
         placed = windows.source.of(self.norm1(tokens).flatten(0, 2))  # (B x W_n, n, C)
         attended = self.attn(placed, mask).flatten(0, 1)  # (B x W_n x n, C)
@@ -256,9 +256,9 @@ class Block(GradientCheckpointingLayer):
             placed = self.norm1(rows.index_select(0, places)).index_fill_(0, outside, 0.0)  # (L, C)
             attended = attention(placed.view(*token.shape, channels), part).flatten(0, 1)  # (L, C)
             rows.index_add_(0, places, attended.to(rows.dtype).index_fill_(0, outside, 0.0))
-        first, second = prepared(self.mlp["fc1"], gelu=True), prepared(self.mlp["fc2"])
+        first, second = prepared(self.mlp["fc1"]), prepared(self.mlp["fc2"])
         for (part,) in parts(4 * channels, rows):
-            part.add_(second(first(self.norm2(part))))
+            part.add_(second(nn.functional.gelu(first(self.norm2(part)))))
         return tokens
 
     def feed_forward(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -297,7 +297,9 @@ class Stage(nn.Module):
         """`tokens` (B, H, W, C), which may be overwritten, to the same shape; every second block shifts its windows."""
         plain, shifted = (layout(arrange, tokens, self.window, shift) for shift in (0, self.window // 2))
         mask = shifted.mask(tokens.dtype) if len(self.blocks) > 1 else None
+        watched = any(map(is_watched, self.blocks))  # then each block's answer is kept for who watches
         for index, block in enumerate(self.blocks):
+            tokens = tokens.clone() if watched and index else tokens
             tokens = block(tokens, shifted, mask) if index % 2 else block(tokens, plain, None)
         return tokens
 
@@ -327,7 +329,8 @@ class SwinBackbone(nn.Module):
     def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """`pixel_values` (B, 3, H, W) to maps of strides 4, 8, 16 and 32."""
         pixel_values = nn.functional.pad(pixel_values, (0, 3, 0, 3))  # what is over, the strides leave out
-        pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
+        if for_caches(pixel_values):  # so the map is channels last too, without a copy
+            pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
         tokens = self.patch_embed["proj"](pixel_values).permute(0, 2, 3, 1)  # (B, H/4, W/4, C)
         tokens = self.patch_embed["norm"](tokens)
         features = []

@@ -90,3 +90,45 @@ def test_bfloat16_is_near(swins):
         found = ours(pixel_values)
     for one, exact in zip(found, expected, strict=True):
         assert (one - exact).square().mean() < 2e-3 * exact.square().mean()
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A small backbone with eager attention, whose steps all have derivatives."""
+    torch.manual_seed(0)
+    kwargs = {"embed_dim": 32, "depths": [2, 1, 1, 1], "num_heads": [1, 2, 4, 8]}
+    config = MaskFormerUniversalConfig(backbone="swin_tiny_patch4_window7_224", backbone_kwargs=kwargs)
+    config._attn_implementation = "eager"
+    backbone = load_backbone(config).eval()
+    for parameter in backbone.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return backbone
+
+
+def test_functions_of_torch_func(small):
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    expected = torch.func.jvp(lambda x: small(x)[3], (images,), (images,))
+    batched = torch.func.vmap(lambda image: small(image[None])[3][0])
+    stacked = {name: torch.stack([value, value]) for name, value in small.named_parameters()}
+    ensemble = torch.func.vmap(lambda weights: torch.func.functional_call(small, weights, (images,))[3])
+    for mode in (torch.enable_grad, torch.no_grad):
+        with mode():
+            for one, other in zip(torch.func.jvp(lambda x: small(x)[3], (images,), (images,)), expected, strict=True):
+                torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(batched(images), expected[0], rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(ensemble(stacked)[1], expected[0], rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_who_watches_blocks_keeps_their_answers(small):
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    kept = []
+    hooks = [block.register_forward_hook(lambda *call: kept.append(call[2])) for block in small.layers[0].blocks]
+    small(images)
+    copies = list(kept)
+    with torch.enable_grad():
+        small(images)
+    for hook in hooks:
+        hook.remove()
+    for one, other in zip(copies, kept[2:], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
