@@ -38,19 +38,19 @@ def semantic_segmentation(prediction: ImagePrediction, resize_masks_first: bool)
         blocks = row_blocks(prediction.output_size[0], per_row, ACCELERATOR_BLOCK_ELEMENTS)
         return torch.cat([score_rows(prediction, rows, resize_masks_first).argmax(0) for rows in blocks])  # (H, W)
     if prediction.class_logits is None:
-        tiles = _tiles(prediction, prediction.mask_logits, lambda logits, out=None: logits)
+        tiles = _tiles(prediction, prediction.mask_logits.permute(1, 2, 0), lambda logits, out=None: logits)
         return highest_scores(tiles, tiles.logits.new_ones(tiles.logits.shape[-1])).answer()
     probabilities = prediction.class_logits.softmax(-1)[:, :-1].detach()  # (N, K)
-    tiles = _tiles(prediction, prediction.mask_logits, torch.sigmoid, not resize_masks_first)
+    tiles = _tiles(prediction, prediction.mask_logits.permute(1, 2, 0), torch.sigmoid, not resize_masks_first)
     return highest_scores(tiles, probabilities).answer()
 
 
 def _tiles(p: ImagePrediction, masks: Tensor, activate: Callable, activate_on_canvas: bool = False) -> Tiles:
-    """The tiles of the answer over `masks` (N, h, w), which are activated at the output's size or on the canvas."""
+    """The tiles of the answer over `masks` (h, w, N), which are activated at the output's size or on the canvas."""
     on_canvas = activate_on_canvas and p.image_size != p.output_size
-    lines = zip(masks.shape[1:], p.canvas_size, p.image_size, p.output_size, strict=True)
+    lines = zip(masks.shape[:2], p.canvas_size, p.image_size, p.output_size, strict=True)
     rows, columns = (tile_axes(*line, on_canvas) for line in lines)
-    return Tiles(masks.detach().permute(1, 2, 0).contiguous(), rows, columns, p.output_size, activate)  # (h, w, N)
+    return Tiles(masks.detach().contiguous(), rows, columns, p.output_size, activate)
 
 
 def _whole_scores(p: ImagePrediction, resize_masks_first: bool) -> Tensor:
@@ -124,7 +124,7 @@ def panoptic_segmentation(
         return {"segmentation": _void(prediction), "segments_info": []}
 
     masks = prediction.mask_logits.permute(1, 2, 0).index_select(2, queries)  # (h, w, n), in one copy
-    tiles = _tiles(prediction, masks.permute(2, 0, 1), torch.sigmoid)
+    tiles = _tiles(prediction, masks, torch.sigmoid)
     winners = highest_scores(tiles, scores.detach(), mask_threshold)
     areas = zip(winners.won(len(queries)).tolist(), winners.claimed.tolist(), strict=True)
     valid = [w > 0 and c > 0 and w / c >= overlap_mask_area_threshold for w, c in areas]

@@ -244,7 +244,7 @@ class Block(GradientCheckpointingLayer):
         placed = windows.source.of(self.norm1(tokens).flatten(0, 2))  # (B x W_n, n, C)
         attended = self.attn(placed, mask).flatten(0, 1)  # (B x W_n x n, C)
         tokens = tokens + self.drop_path(attended.index_select(0, windows.place).view(tokens.shape))
-        return tokens + self.drop_path(self.feed_forward(tokens))
+        return tokens + self.drop_path(self.feed_forward(tokens, self.mlp["fc1"], self.mlp["fc2"]))
 
     def in_place(self, tokens: torch.Tensor, windows: Windows, mask: torch.Tensor | None) -> torch.Tensor:
         """`forward` in the place of `tokens`, some windows and some tokens at a time: nothing new is of the map's size,
@@ -258,12 +258,12 @@ class Block(GradientCheckpointingLayer):
             rows.index_add_(0, places, attended.to(rows.dtype).index_fill_(0, outside, 0.0))
         first, second = prepared(self.mlp["fc1"]), prepared(self.mlp["fc2"])
         for (part,) in parts(4 * channels, rows):
-            part.add_(second(nn.functional.gelu(first(self.norm2(part)))))
+            part.add_(self.feed_forward(part, first, second))
         return tokens
 
-    def feed_forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """`tokens` (..., C) to the same shape."""
-        return self.mlp["fc2"](nn.functional.gelu(self.mlp["fc1"](self.norm2(tokens))))
+    def feed_forward(self, tokens: torch.Tensor, first: Callable, second: Callable) -> torch.Tensor:
+        """`tokens` (..., C) to the same shape, by the two layers of `mlp`."""
+        return second(nn.functional.gelu(first(self.norm2(tokens))))
 
 
 class PatchMerging(nn.Module):
