@@ -14,11 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .dominance import highest_masks
 from .image_prediction import ImagePrediction
 from .mask_windows import MaskWindow, mask_windows
 from .preprocessing import nearest_pixels
 from .row_blocks import ACCELERATOR_BLOCK_ELEMENTS, resized_rows, row_blocks, without_autocast
-from .tiles import Tiles, highest_scores, tile_axes
+from .tile_grid import tile_grid
+from .tiles import Tiles, highest_sums
 
 LARGEST_WHOLE = 2**27  # elements of the largest tensor that an accelerator is given at once: 512 MB in float32
 DETR_SMALLEST_AREA = 5  # pixels of a segment, in DETR's post-processing
@@ -38,19 +40,17 @@ def semantic_segmentation(prediction: ImagePrediction, resize_masks_first: bool)
         blocks = row_blocks(prediction.output_size[0], per_row, ACCELERATOR_BLOCK_ELEMENTS)
         return torch.cat([score_rows(prediction, rows, resize_masks_first).argmax(0) for rows in blocks])  # (H, W)
     if prediction.class_logits is None:
-        tiles = _tiles(prediction, prediction.mask_logits.permute(1, 2, 0), lambda logits, out=None: logits)
-        return highest_scores(tiles, tiles.logits.new_ones(tiles.logits.shape[-1])).answer()
+        return highest_masks(_tiles(prediction, prediction.mask_logits, lambda logits, out=None: logits))[0].answer()
     probabilities = prediction.class_logits.softmax(-1)[:, :-1].detach()  # (N, K)
-    tiles = _tiles(prediction, prediction.mask_logits.permute(1, 2, 0), torch.sigmoid, not resize_masks_first)
-    return highest_scores(tiles, probabilities).answer()
+    tiles = _tiles(prediction, prediction.mask_logits, torch.sigmoid, not resize_masks_first)
+    return highest_sums(tiles, probabilities).answer()
 
 
 def _tiles(p: ImagePrediction, masks: Tensor, activate: Callable, activate_on_canvas: bool = False) -> Tiles:
-    """The tiles of the answer over `masks` (h, w, N), which are activated at the output's size or on the canvas."""
+    """The tiles of the answer over `masks` (N, h, w), which are activated at the output's size or on the canvas."""
     on_canvas = activate_on_canvas and p.image_size != p.output_size
-    lines = zip(masks.shape[:2], p.canvas_size, p.image_size, p.output_size, strict=True)
-    rows, columns = (tile_axes(*line, on_canvas) for line in lines)
-    return Tiles(masks.detach().contiguous(), rows, columns, p.output_size, activate)
+    lines = tuple(zip(masks.shape[1:], p.canvas_size, p.image_size, p.output_size, strict=True))
+    return Tiles(masks.detach(), tile_grid(lines, on_canvas, masks.device), activate)
 
 
 def _whole_scores(p: ImagePrediction, resize_masks_first: bool) -> Tensor:
@@ -123,10 +123,9 @@ def panoptic_segmentation(
     if len(queries) == 0:
         return {"segmentation": _void(prediction), "segments_info": []}
 
-    masks = prediction.mask_logits.permute(1, 2, 0).index_select(2, queries)  # (h, w, n), in one copy
-    tiles = _tiles(prediction, masks, torch.sigmoid)
-    winners = highest_scores(tiles, scores.detach(), mask_threshold)
-    areas = zip(winners.won(len(queries)).tolist(), winners.claimed.tolist(), strict=True)
+    tiles = _tiles(prediction, prediction.mask_logits.index_select(0, queries), torch.sigmoid)
+    winners, shares = highest_masks(tiles, scores.detach(), mask_threshold)
+    areas = zip(shares.won.tolist(), shares.claimed.tolist(), strict=True)
     valid = [w > 0 and c > 0 and w / c >= overlap_mask_area_threshold for w, c in areas]
     segment_ids, segments = _number_segments(labels.tolist(), scores.tolist(), valid, label_ids_to_fuse)
     table = torch.tensor(segment_ids, dtype=torch.int32, device=scores.device)  # (n,)
