@@ -22,8 +22,8 @@ class PredictionIsNaN(ValueError):
 
 
 def focal_terms(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of each pixel (...), in units of alpha: focal loss (alpha 0.25, gamma 2) if its target were 1 less that if it
-    were 0, with the pixel's probability, (2, ...); and the loss if it were 0, (...)."""
+    """Of each pixel (...), in units of 1 - alpha: focal loss (alpha 0.25, gamma 2) if its target were 0 less that if it
+    were 1, with the pixel's probability, (2, ...); and the loss if it were 0, (...)."""
     terms = logits.new_empty(2, *logits.shape)
     difference, probability = terms
     opposite = 1 - torch.sigmoid(logits, out=probability)
@@ -31,22 +31,22 @@ def focal_terms(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     # below the rounding of 1, where the loss is next to nothing.
     if_zero = torch.maximum(probability, opposite).log_()
     if_zero = torch.sub(torch.clamp(logits, min=0, out=difference), if_zero, out=if_zero)
-    torch.sub(if_zero, logits, out=difference).mul_(opposite.square_())  # if the target were 1
-    if_zero = if_zero.mul_(torch.mul(probability, probability, out=opposite))
-    difference.sub_(if_zero, alpha=(1 - FOCAL_ALPHA) / FOCAL_ALPHA)
+    torch.sub(if_zero, logits, out=difference)  # -log(probability)
+    if_zero.mul_(probability).mul_(probability)
+    torch.addcmul(if_zero, opposite.square_(), difference, value=-FOCAL_ALPHA / (1 - FOCAL_ALPHA), out=difference)
     return terms, if_zero
 
 
 def mask_costs(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Focal and dice cost of giving each query of each layer each of n targets, (L, N, n) each.
 
-    `logits` (L, N, P) and `targets` of zeros and ones (n, P) at the P places where masks are compared.
+    `logits` (L, N, P) and `targets` of zeros and ones (n, ...) at the P places where masks are compared.
     """
     wide = torch.promote_types(logits.dtype, torch.float32)
-    (count, places), queries = targets.shape, logits.shape[:2].numel()
+    count, places, queries = len(targets), logits.shape[2], logits.shape[:2].numel()
     # One more target is all ones, for the area of what is predicted; the others fill up.
     rows = torch.zeros(-(-(count + 1) // ROWS) * ROWS, places, dtype=wide, device=logits.device)
-    rows[:count] = targets
+    rows[:count].view(targets.shape).copy_(targets)
     rows[count] = 1
     sums = rows.new_zeros(2 * queries, len(rows))
     constant = rows.new_zeros(*logits.shape[:2], 1)
@@ -58,9 +58,18 @@ def mask_costs(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tenso
         sums.addmm_(terms.flatten(0, 2), wanted.T)  # one product for both
         constant += if_zero.sum(2, keepdim=True)
     difference, overlap = sums.view(2, *logits.shape[:2], -1)  # (L, N, more than n)
-    focal = FOCAL_ALPHA * difference[..., :count] + (1 - FOCAL_ALPHA) * constant
+    focal = (1 - FOCAL_ALPHA) * (constant - difference[..., :count])
     areas = overlap[..., count, None] + rows[:count].sum(1)
     return focal / places, 1 - (2 * overlap[..., :count] + 1) / (areas + 1)
+
+
+def nearest(masks: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """`masks` bool (n, H, W) at `size` (h, w), by nearest pixels; a view where steps are whole, as in training."""
+    (height, width), (rows, columns) = masks.shape[1:], size
+    if height % rows == 0 and width % columns == 0:
+        return masks[:, :: height // rows, :: width // columns]  # (n, h, w)
+    # As a batch of one channel each, which may be empty; channels may not.
+    return F.interpolate(masks[:, None].to(torch.uint8), size=size, mode="nearest")[:, 0]  # (n, h, w)
 
 
 def image_cost(
@@ -76,8 +85,7 @@ def image_cost(
     wide = torch.promote_types(mask_logits.dtype, torch.float32)
     size = mask_logits.shape[2:]
     if points is None:
-        # Masks as a batch of one channel each, which may be empty; channels may not.
-        targets = F.interpolate(masks[:, None].to(torch.uint8), size=size, mode="nearest").flatten(1)  # (n, h * w)
+        targets = nearest(masks, size)  # (n, h, w)
         logits = mask_logits.flatten(2)  # (L, N, h * w)
     else:
         pixels = random_pixels(1, points.num_points, masks.shape[1:], masks.device)  # (1, P), shared by all masks
