@@ -102,20 +102,39 @@ def highest_sums(tiles: Tiles, weights: Tensor) -> Winners:
 def by_bounds(tiles: Tiles, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """What bounds say: the leader of each tile and whether the tile is open, both of the grid's shape; and what may be
     highest in each open tile, (U, K)."""
-    leaders, is_open, rivals = [], [], []
+    leaders, is_open, left = [], [], []
     down, across = tiles.grid.shape
     # Low and high together, and several of them.
     for rows in blocks(down, 2 * across * max(weights.shape)):
         low, high = tiles.bounds(rows)  # (tiles, N)
-        bound = high @ weights  # (tiles, K)
-        leader = bound.argmax(-1)  # (tiles,)
-        least = (low * weights.T[leader]).sum(1)  # (tiles,): what the leader's sum is at least
-        contend = bound >= least[:, None]  # (tiles, K), with the leader
-        undecided = contend.sum(1) > 1
-        rivals.append(contend[undecided])
+        radius = (high - low) / 2
+        sums, reach = (low + radius) @ weights, radius @ weights  # (tiles, K): in the middle, and how far from there
+        leader = sums.argmax(-1, keepdim=True)  # (tiles, 1)
+        least = sums.gather(1, leader) - reach.gather(1, leader)
+        undecided = (sums + reach >= least).sum(1) > 1
+        left.append((sums[undecided], radius[undecided], leader[undecided, 0]))
         leaders.append(leader.view(-1, across))
         is_open.append(undecided.view(-1, across))
-    return torch.cat(leaders), torch.cat(is_open), torch.cat(rivals)
+    is_open = torch.cat(is_open)
+    contend = contenders(*map(torch.cat, zip(*left, strict=True)), weights)  # (tiles left, K)
+    undecided = contend.sum(1) > 1
+    is_open[is_open.clone()] = undecided
+    return torch.cat(leaders), is_open, contend[undecided]
+
+
+def contenders(sums: Tensor, radius: Tensor, leader: Tensor, weights: Tensor) -> Tensor:
+    """Which labels may be ahead of the `leader` (T,) somewhere in its tile, with it, bool (T, K).
+
+    `sums` (T, K) are those of the middle scores, from which scores differ by `radius` (T, N) at most. Two labels share
+    most of that, so their difference reaches less far than each of them.
+    """
+    contend = torch.zeros_like(sums, dtype=torch.bool)
+    for label in leader.unique().tolist():
+        tiles = torch.nonzero(leader == label).flatten()
+        reach = radius[tiles] @ (weights - weights[:, label, None]).abs()  # (T', K), of the difference
+        own = sums[tiles]
+        contend[tiles] = own + reach >= own[:, label, None]
+    return contend
 
 
 def blocks(length: int, elements: int) -> list[slice]:
