@@ -33,9 +33,11 @@ def is_plain(weight: Tensor) -> bool:
 def parts(elements: int, *tensors: Tensor | None) -> Iterator[tuple[Tensor | None, ...]]:
     """The same rows (along the first dimension) of all `tensors`, some at a time; None stays None.
 
-    `elements` is the size of the largest tensor that one row leads to.
+    `elements` is the size of the largest tensor that one row leads to. All parts are about as large, as products of few
+    rows take almost the time of many.
     """
-    step = max(1, BLOCK_ELEMENTS // elements)
+    rows = next(len(tensor) for tensor in tensors if tensor is not None)
+    step = -(-rows // max(1, round(rows * elements / BLOCK_ELEMENTS))) or 1
     return zip(*(repeat(None) if tensor is None else tensor.split(step) for tensor in tensors), strict=False)
 
 

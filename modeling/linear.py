@@ -1,8 +1,7 @@
 """Linear layers by oneDNN's kernels, which in inference on a CPU are faster than those that PyTorch takes.
 
-They want weights in an order of their own. PyTorch's layers bring them into it at every call, which is a tenth of the
-time of a call with some hundred rows; here it is done once for all parts of a map. The operators are those that
-`torch.compile` uses on a CPU.
+They want weights in an order of their own. For many rows it pays to bring them into it, once for all parts of a map; it
+changes no bit. The operators are those that `torch.compile` uses on a CPU.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from torch.nn.modules import module as every_module
 from .blocks import for_caches, is_plain
 
 OPERATORS = torch.ops.mkldnn
+MANY_ROWS = 2048  # from which on it pays to bring weights into another order
 
 
 class Linear(nn.Linear):
@@ -23,26 +23,31 @@ class Linear(nn.Linear):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(..., C) to (..., K)."""
-        product = onednn_product(self) if for_caches(inputs) and is_plain(inputs) else None
+        product = None
+        if for_caches(inputs) and is_plain(inputs):
+            product = onednn_product(self, inputs.shape[:-1].numel())
         return super().forward(inputs) if product is None else product(inputs)
 
 
-def prepared(layer: nn.Module) -> Callable[[Tensor], Tensor]:
-    """`layer`, to be called without gradients for several parts (..., C) while its weights stay.
+def prepared(layer: nn.Module, rows: int) -> Callable[[Tensor], Tensor]:
+    """`layer`, to be called without gradients for parts (..., C) of so many `rows`, while its weights stay.
 
     Other layers than a `Linear`, and those that are watched, are called as they are.
     """
     if type(layer) is not Linear or is_watched(layer):
         return layer
-    return onednn_product(layer) or layer
+    return onednn_product(layer, rows) or layer
 
 
-def onednn_product(layer: nn.Linear) -> Callable[[Tensor], Tensor] | None:
-    """What gives `layer`'s answers, in the precision of autocast where that is on; None where it cannot be had."""
+def onednn_product(layer: nn.Linear, rows: int) -> Callable[[Tensor], Tensor] | None:
+    """What gives `layer`'s answers for `rows` in all, in the precision of autocast where that is on; None where it
+    cannot be had."""
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
     if not is_plain(layer.weight) or not is_fast(dtype):
         return None
-    weight = OPERATORS._reorder_linear_weight(layer.weight.to(dtype))
+    weight = layer.weight.detach().to(dtype)
+    if rows >= MANY_ROWS:
+        weight = OPERATORS._reorder_linear_weight(weight)
     bias = None if layer.bias is None else layer.bias.to(dtype)
 
     def product(inputs: Tensor) -> Tensor:

@@ -218,11 +218,11 @@ class WindowAttention(nn.Module):
         )
         return attended.reshape(count, length, -1)  # (B x W_n, n, C), from (B x W_n, n, heads, d)
 
-    def prepared(self) -> Callable:
-        """The same for many parts of the windows."""
+    def prepared(self, tokens: int) -> Callable:
+        """The same for parts of windows that have so many `tokens` together."""
         if is_watched(self):
             return self
-        qkv, proj = prepared(self.qkv), prepared(self.proj)
+        qkv, proj = prepared(self.qkv, tokens), prepared(self.proj, tokens)
         return lambda windows, mask: proj(self.attend(qkv(windows), mask))
 
 
@@ -250,13 +250,13 @@ class Block(GradientCheckpointingLayer):
         """`forward` in the place of `tokens`, some windows and some tokens at a time: nothing new is of the map's size,
         which to write would take as long as products do."""
         rows, channels = tokens.flatten(0, 2), tokens.shape[-1]  # (B x H x W, C)
-        attention = self.attn.prepared()
+        attention = self.attn.prepared(windows.source.token.numel())
         for token, padding, part in parts(3 * self.attn.window**2 * channels, *windows.source, mask):
             places, outside = token.flatten(), padding.flatten().nonzero()[:, 0]  # (L,), and which of them are padding
             placed = self.norm1(rows.index_select(0, places)).index_fill_(0, outside, 0.0)  # (L, C)
             attended = attention(placed.view(*token.shape, channels), part).flatten(0, 1)  # (L, C)
             rows.index_add_(0, places, attended.to(rows.dtype).index_fill_(0, outside, 0.0))
-        first, second = prepared(self.mlp["fc1"]), prepared(self.mlp["fc2"])
+        first, second = (prepared(self.mlp[name], len(rows)) for name in ("fc1", "fc2"))
         for (part,) in parts(4 * channels, rows):
             part.add_(self.feed_forward(part, first, second))
         return tokens
@@ -280,7 +280,7 @@ class PatchMerging(nn.Module):
         rows, places = tokens.flatten(0, 2), layout(arrange_quarters, tokens)
         some, reduction = [places], self.reduction
         if for_caches(tokens):
-            some, reduction = parts(4 * channels, *places), prepared(self.reduction)
+            some, reduction = parts(4 * channels, *places), prepared(self.reduction, len(places.token))
         merged = [reduction(self.norm(Source(*part).of(rows).flatten(1))) for part in some]  # (L, 2C) each
         return torch.cat(merged).view(batch, (height + 1) // 2, (width + 1) // 2, 2 * channels)  # (B, H/2, W/2, 2C)
 
