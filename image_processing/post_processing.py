@@ -255,7 +255,7 @@ def _instances(
     is_stuff = torch.isin(labels, torch.tensor(sorted(stuff_ids), dtype=labels.dtype, device=labels.device))
     # The mean mask probability is at most 1, so no query below the threshold can reach it.
     queries = torch.nonzero((probabilities > threshold) & ~is_stuff).flatten()  # (n,)
-    windows = list(mask_windows(p, queries.tolist(), mask_threshold))
+    windows = list(mask_windows(p, queries, mask_threshold))
     if not windows:
         return []
     areas = torch.stack([window.area for window in windows])  # (n,)
