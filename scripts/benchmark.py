@@ -65,6 +65,7 @@ INFERENCE_COLUMNS += ("images a second", "paper")
 # Canvas, size of the image (height, width) and number of labels.
 POST_PROCESS = {"semantic": ((512, 704), (512, 683), 150), "segments": ((800, 1088), (480, 640), 133)}
 COLUMNS = ("recipe", "image", "parameters (M)", "paper", "multiply-adds (G)", "paper")
+CHECKPOINTING = {"both": (False, True), "without": (False,), "with": (True,)}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -87,6 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     step = commands.add_parser("train-step", help="memory and seconds of a training step, by loss")
     step.add_argument("--recipe", default="ade20k-150/maskformer_r50", help="name or YAML file of a recipe")
     step.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES), help="which losses, all by default")
+    step.add_argument("--checkpointing", choices=CHECKPOINTING, default="both", help="of activations, both by default")
     step.add_argument("--image_size", type=int, default=512, help="height and width")
     step.add_argument("--batch_size", type=int, default=2, help="images of a step")
     step.add_argument("--masks", type=int, default=20, help="targets of each image")
@@ -281,7 +283,7 @@ def train_step(parser: argparse.ArgumentParser) -> None:
             parser.error(f"{error}; name other --losses")
     steps = [
         Step(config, loss, saving, *sizes, arguments.device)
-        for saving in (False, True)
+        for saving in CHECKPOINTING[arguments.checkpointing]
         for loss in arguments.losses
         if not (saving and loss == "transformers")
     ]

@@ -11,7 +11,9 @@ import pytest
 
 from folders import write_panoptic_folder
 from helpers import ROOT, fixture
+from maskformer.benchmarks import train_step
 from maskformer.benchmarks.data import STEPS, measure_data
+from maskformer.benchmarks.train_step import StepCost
 from maskformer.data.augmentation import Augmentation
 from maskformer.data.loading import TrainingExamples, TrainingSampler
 from maskformer.data.panoptic_folder import load_panoptic_folder
@@ -119,3 +121,25 @@ def test_metrics_stand_beside_the_plain_count(monkeypatch, capsys):
     run(monkeypatch, *words, "--json")
     content = json.loads(capsys.readouterr().out)
     assert content["ratio"]["mean_iou"] == content["seconds"]["mean_iou"] / content["seconds"]["numpy.bincount"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], [("lean", False), ("transformers", False), ("lean", True)]),
+        (["--checkpointing", "without"], [("lean", False), ("transformers", False)]),
+        (["--checkpointing", "with"], [("lean", True)]),
+    ],
+)
+def test_training_steps_with_and_without_checkpointing(monkeypatch, capsys, words, expected):
+    measured = []
+
+    def measure(steps, rounds, progress):
+        measured.extend((step.loss, step.checkpointing) for step in steps)
+        return [StepCost(2**20, 1.0) for _ in steps]
+
+    monkeypatch.setattr(train_step, "measure_steps", measure)
+    run(monkeypatch, "train-step", "--losses", "lean", "transformers", *words, "--json")
+    assert measured == expected
+    steps = json.loads(capsys.readouterr().out)["steps"]
+    assert [(step["loss"], step["checkpointing"]) for step in steps] == expected
