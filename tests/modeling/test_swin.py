@@ -63,10 +63,11 @@ def test_features_agree_at_every_size(swins, size):
         torch.testing.assert_close(a, e, rtol=0, atol=1e-5 * e.abs().max().item())
 
 
-def test_blocks_in_place_are_the_blocks_as_written(swins, monkeypatch):
+@pytest.mark.parametrize("size", [(97, 130), (208, 224)])  # of windows' places a sixth is padding, and a fourteenth
+def test_blocks_in_place_are_the_blocks_as_written(swins, monkeypatch, size):
     ours, _ = swins
     monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", 3 * 49 * 96 * 5)  # five windows at a time
-    pixel_values = torch.randn(2, 3, 97, 130, generator=torch.Generator().manual_seed(0))
+    pixel_values = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
     expected = ours(pixel_values)  # with gradients, everything at once
     seen = []
     hooks = [block.attn.register_forward_hook(lambda *_: seen.append(1)) for block in ours.layers[0].blocks]
