@@ -21,20 +21,21 @@ class PredictionIsNaN(ValueError):
     """The network has given something that is no number, or infinities to which nothing can be matched."""
 
 
-def focal_terms(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def focal_terms(logits: torch.Tensor, work: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Of each pixel (...), in units of 1 - alpha: focal loss (alpha 0.25, gamma 2) if its target were 0 less that if it
-    were 1, with the pixel's probability, (2, ...); and the loss if it were 0, (...)."""
-    terms = logits.new_empty(2, *logits.shape)
-    difference, probability = terms
-    opposite = 1 - torch.sigmoid(logits, out=probability)
+    were 1, with the pixel's probability, (2, ...); and the loss if it were 0, (...). Both are parts of `work` (4, ...).
+    """
+    difference, probability, if_zero, opposite = work
+    torch.sigmoid(logits, out=probability)
+    torch.sub(logits.new_ones(()), probability, out=opposite)
     # -log(1 - probability) as softplus computes it, but by log, which is many times as fast as log1p: what is lost is
     # below the rounding of 1, where the loss is next to nothing.
-    if_zero = torch.maximum(probability, opposite).log_()
-    if_zero = torch.sub(torch.clamp(logits, min=0, out=difference), if_zero, out=if_zero)
+    torch.maximum(probability, opposite, out=if_zero).log_()
+    torch.sub(torch.clamp(logits, min=0, out=difference), if_zero, out=if_zero)
     torch.sub(if_zero, logits, out=difference)  # -log(probability)
     if_zero.mul_(probability).mul_(probability)
     torch.addcmul(if_zero, opposite.square_(), difference, value=-FOCAL_ALPHA / (1 - FOCAL_ALPHA), out=difference)
-    return terms, if_zero
+    return work[:2], if_zero
 
 
 def mask_costs(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -53,8 +54,11 @@ def mask_costs(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tenso
     # A CPU gains from small blocks, an accelerator from large ones.
     at_once = ELEMENTS_AT_ONCE if logits.device.type == "cpu" else 64 * ELEMENTS_AT_ONCE
     step = max(256, at_once // max(1, queries))
+    work = rows.new_empty(4, *logits.shape[:2], min(step, places))  # the same memory for all: new memory costs
     for part, wanted in zip(logits.split(step, dim=2), rows.split(step, dim=1), strict=True):
-        terms, if_zero = focal_terms(part.to(wide))
+        if part.shape[2] < work.shape[3]:  # the last
+            work = rows.new_empty(4, *part.shape)
+        terms, if_zero = focal_terms(part.to(wide), work)
         sums.addmm_(terms.flatten(0, 2), wanted.T)  # one product for both
         constant += if_zero.sum(2, keepdim=True)
     difference, overlap = sums.view(2, *logits.shape[:2], -1)  # (L, N, more than n)
