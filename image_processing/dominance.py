@@ -1,9 +1,10 @@
 """Whose score is the highest at every pixel of an answer, where each mask has a score of its own.
 
 A pixel's logits are means of those around it, with weights that all masks share, and scores are p x sigmoid(logit).
-That q is ahead of r, p_q sigmoid(m_q) >= p_r sigmoid(m_r), reads m_q >= g(m_r). If p_q <= p_r, g is convex: what holds
-at all places around a pixel holds for their means. If p_q > p_r, g lies below m_r + log(p_r / p_q), so that
-m_q + log p_q >= m_r + log p_r is enough, which carries over to means as well. So a mask that is first by score and by
+That q is ahead of r or equal, p_q sigmoid(m_q) >= p_r sigmoid(m_r), reads m_q >= g(m_r) with
+g(m) = logit(p_r / p_q x sigmoid(m)). If p_q <= p_r, g is convex: what holds at all places around a pixel holds for
+their means. If p_q > p_r, g lies below m_r + log(p_r / p_q), so that m_q + log p_q >= m_r + log p_r is enough, which
+carries over to means as well. So a mask that is first by score and by
 logit + log p at all places around a tile is first all over it, and so is one whose logits are highest, where these are
 the scores. The other tiles are computed pixel by pixel. The answer is that of the whole computation, to float rounding.
 
@@ -49,7 +50,7 @@ def highest_masks(
         is_open |= (claims[0] | claims[1]).ne(bits(masks, ahead.device).sum(1).int()[:, None, None]).any(0)
     leader = first(ahead).masked_fill_(is_open, 0)  # (t, t')
     areas = (grid.areas * ~is_open).flatten()
-    won = torch.bincount(leader.flatten(), areas, minlength=masks)  # (N,), float64
+    won = areas.new_zeros(masks).index_add_(0, leader.flatten(), areas)  # (N,), float64
     claimed = counted(claims[0].flatten(1), masks, areas) if claims else None  # (N,)
     row, column = torch.nonzero(is_open, as_tuple=True)  # (U,)
     winners = [row.new_empty(0, TILE * TILE)]
@@ -60,7 +61,7 @@ def highest_masks(
         if claims:
             claimed += inside @ at_least(scores, mask_threshold).flatten(0, 1)  # so few that float32 counts them
         winner = (scores if weights is None else scores.mul_(weights)).argmax(-1)  # (U, TILE x TILE)
-        won += torch.bincount(winner.flatten(), inside, minlength=masks)
+        won.index_add_(0, winner.flatten(), inside.double())
         winners.append(winner)
     shares = Shares(won.long(), claimed.long() if claims else None)
     return Winners(grid, leader, row, column, torch.cat(winners)), shares
@@ -72,7 +73,7 @@ def noted(masks: Tensor, weights: Tensor | None, mask_threshold: float | None) -
     found = []
     for part in masks.split(max(1, BLOCK_ELEMENTS // masks[:, 0].numel()), dim=1):  # (N, R, w)
         if weights is None:
-            found.append(packed(highest(part.clone()))[None])
+            found.append(only_first(packed(highest(part.clone())))[None])
             continue
         p = weights[:, None, None]
         scores, claims = part.sigmoid(), []
@@ -80,7 +81,7 @@ def noted(masks: Tensor, weights: Tensor | None, mask_threshold: float | None) -
             claim = packed(at_least(scores, mask_threshold))  # (words, R, w)
             claims = [claim, packed(torch.ones_like(p)) - claim]
         by_score, by_sum = packed(highest(scores.mul_(p))), packed(highest(part + p.log()))
-        ahead = by_score * (by_score == by_sum).all(0)  # where both say the same
+        ahead = only_first(by_score) * (by_score == by_sum).all(0)  # where both say the same
         found.append(torch.stack([ahead, *claims]))
     return torch.cat(found, dim=2).int()
 
@@ -98,7 +99,7 @@ def at_least(values: Tensor, threshold: float) -> Tensor:
 @lru_cache(maxsize=128)
 def bits(length: int, device: torch.device) -> Tensor:
     """What each of `length` N flags counts in each word, float32 (words, N)."""
-    table = torch.zeros(-(-length // BITS), length)
+    table = torch.zeros(-(-length // BITS), length, dtype=torch.float32)
     for flag in range(length):
         table[flag // BITS, flag] = 2.0 ** (BITS - 1 - flag % BITS)
     return table.to(device)
@@ -115,6 +116,13 @@ def counted(words: Tensor, length: int, areas: Tensor) -> Tensor:
     bit = bits(length, words.device).sum(0)  # (N,)
     place = torch.arange(length, device=words.device) // BITS
     return (words.index_select(0, place) & bit.int()[:, None]).double() @ areas / bit
+
+
+def only_first(words: Tensor) -> Tensor:
+    """The same `packed` flags (words, ...) without those after the first: of equal masks the first is ahead."""
+    some = words > 0
+    highest_bit = torch.ldexp(some.float(), torch.frexp(words).exponent - 1)
+    return highest_bit * (some.cumsum(0) == 1)
 
 
 def first(words: Tensor) -> Tensor:

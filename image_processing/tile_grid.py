@@ -31,9 +31,10 @@ class Sampling:
 
     def __init__(self, rows: TileAxis, columns: TileAxis, device: torch.device):
         self.rows, self.columns = rows.index.to(device), columns.index.to(device)  # (t, w), (t', w')
-        self.points, self.window = (rows.weights.shape[i] * columns.weights.shape[i] for i in (1, 2))  # of a tile
+        self.count, self.window = (rows.weights.shape[i] * columns.weights.shape[i] for i in (1, 2))  # of each tile
         # Spread to where their products will be: factors of one shape are multiplied many times as fast as such small
         # ones of two.
+        # (t, P, 1, w, 1) and (t', 1, P', 1, w') to (t, P, P', w, w') and (t', P, P', w, w').
         down, across = rows.weights[:, :, None, :, None], columns.weights[:, None, :, None, :]
         shape = torch.broadcast_shapes(down.shape[1:], across.shape[1:])  # (P, P', w, w')
         self.down, self.across = (factor.expand(-1, *shape).contiguous().to(device) for factor in (down, across))

@@ -2,8 +2,8 @@
 
 Enlarged masks are smooth: over most tiles of a few pixels one label is ahead of all others wherever the pixel lies. A
 pixel is a weighted mean of the logits around it, so the lowest and the highest of these bound it, and with them every
-sum of scores of the tile. Only tiles that the bounds leave open are computed pixel by pixel. The answer is that of the
-whole computation, to float rounding.
+sum of scores of the tile, and the difference of every two. Only tiles that the bounds leave open are computed pixel by
+pixel. The answer is that of the whole computation, to float rounding.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from .tile_grid import TILE, TileGrid
 
 BLOCK_ELEMENTS = 2**19  # elements of a block's largest tensor: 2 MB in float32, which caches hold
 COLUMNS = 16  # of which matrix products like to have a multiple
+MANY_TILES = 2048  # that are compared with all labels at once
 
 
 class Tiles:
@@ -34,7 +35,7 @@ class Tiles:
     def elements(self, channels: int) -> int:
         """Of the largest tensor that a tile's `scores` and `of_pixels` need, for so many of N or K."""
         samplings = [sampling for sampling in (self.grid.points, self.grid.pixels) if sampling]
-        return max(max(s.points * s.window, s.points * channels, s.window * channels) for s in samplings)
+        return max(max(s.count * s.window, s.count * channels, s.window * channels) for s in samplings)
 
     def bounds(self, rows: slice) -> tuple[Tensor, Tensor]:
         """The lowest and highest scores near each tile of the grid's `rows`, (tiles, N) each."""
@@ -102,7 +103,7 @@ def highest_sums(tiles: Tiles, weights: Tensor) -> Winners:
 def by_bounds(tiles: Tiles, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """What bounds say: the leader of each tile and whether the tile is open, both of the grid's shape; and what may be
     highest in each open tile, (U, K)."""
-    leaders, is_open, left = [], [], []
+    leaders, is_open, contend, left = [], [], [], []
     down, across = tiles.grid.shape
     # Low and high together, and several of them.
     for rows in blocks(down, 2 * across * max(weights.shape)):
@@ -115,11 +116,12 @@ def by_bounds(tiles: Tiles, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         left.append((sums[undecided], radius[undecided], leader[undecided, 0]))
         leaders.append(leader.view(-1, across))
         is_open.append(undecided.view(-1, across))
-    is_open = torch.cat(is_open)
-    contend = contenders(*map(torch.cat, zip(*left, strict=True)), weights)  # (tiles left, K)
+        if sum(len(tiles_left[0]) for tiles_left in left) >= MANY_TILES or rows.stop >= down:
+            contend.append(contenders(*map(torch.cat, zip(*left, strict=True)), weights))
+            left = []
+    is_open, contend = torch.cat(is_open), torch.cat(contend)
     undecided = contend.sum(1) > 1
-    is_open[is_open.clone()] = undecided
-    return torch.cat(leaders), is_open, contend[undecided]
+    return torch.cat(leaders), is_open.masked_scatter(is_open, undecided), contend[undecided]
 
 
 def contenders(sums: Tensor, radius: Tensor, leader: Tensor, weights: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor as is_wrapped  # to be batched or differentiated
 
-BLOCK_ELEMENTS = 2**20  # elements of a part's largest tensor: 4 MB in float32
+BLOCK_ELEMENTS = 2**20  # elements of a part's largest tensor, about: 4 MB in float32
 
 
 def for_caches(tensor: Tensor) -> bool:

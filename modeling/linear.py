@@ -1,7 +1,7 @@
 """Linear layers by oneDNN's kernels, which in inference on a CPU are faster than those that PyTorch takes.
 
-They want weights in an order of their own. For many rows it pays to bring them into it, once for all parts of a map; it
-changes no bit. The operators are those that `torch.compile` uses on a CPU.
+They want weights in an order of their own. For many rows it pays to bring them into it, once for all parts of a map;
+of more than one row it changes no bit. The operators are those that `torch.compile` uses on a CPU.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def onednn_product(layer: nn.Linear, rows: int) -> Callable[[Tensor], Tensor] | 
     weight = layer.weight.detach().to(dtype)
     if rows >= MANY_ROWS:
         weight = OPERATORS._reorder_linear_weight(weight)
-    bias = None if layer.bias is None else layer.bias.to(dtype)
+    bias = None if layer.bias is None else layer.bias.to(dtype).contiguous()
 
     def product(inputs: Tensor) -> Tensor:
         return OPERATORS._linear_pointwise(inputs.to(dtype), weight, bias, "none", [], "")  # (..., K)

@@ -287,6 +287,8 @@ def train_step(parser: argparse.ArgumentParser) -> None:
         for loss in arguments.losses
         if not (saving and loss == "transformers")
     ]
+    if not steps:
+        parser.error("transformers is measured without checkpointing only; name other --losses")
     costs = measure_steps(steps, arguments.rounds, partial(tqdm, desc="measuring", unit="step", leave=False))
     results = [
         {"loss": step.loss, "checkpointing": step.checkpointing, "bytes": cost.peak_memory, "seconds": cost.seconds}

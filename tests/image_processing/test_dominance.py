@@ -64,6 +64,18 @@ def test_of_equal_queries_the_first_is_ahead():
     assert panoptic_segmentation(p, 0.5, 0.5, 0.8, set())["segmentation"][:, :10].unique().tolist() == [1]
 
 
+def test_equal_masks_that_are_one_lower_at_one_place():
+    masks = torch.full((2, 8, 8), 2.0)
+    masks[0, 3, 3] = 1.0
+    classes = torch.tensor([[40.0, 0, 0], [0, 40.0, 0]])
+    p = ImagePrediction(classes, masks, (32, 32), (32, 32), (32, 32))
+    answer = panoptic_segmentation(p, 0.5, 0.5, 0.0, set())
+    assert torch.equal(answer["segmentation"], whole_answer(p, 0.5, 0.5, 0.0)[0])
+    assert (answer["segmentation"] == 2).sum() == 64  # the pixels that take from that place
+    p = ImagePrediction(None, masks, (32, 32), (32, 32), (32, 32))
+    assert semantic_segmentation(p, False).sum() == 64
+
+
 @pytest.mark.parametrize("output_size", [(64, 80), (150, 101), (20, 25)])
 def test_labels_of_a_per_pixel_model(output_size):
     logits = torch.randn(30, 16, 20, generator=torch.Generator().manual_seed(0))
@@ -83,6 +95,9 @@ def test_flags_are_counted_and_found_through_their_bits(length):
     assert torch.equal(dominance.counted(words.flatten(1), length, areas), expected)
     some = flags.any(0)
     assert torch.equal(dominance.first(words)[some], flags.int().argmax(0)[some])
+    alone = dominance.only_first(words.float())
+    expected = (flags & (flags.cumsum(0) == 1)).float()
+    assert torch.equal(alone, dominance.packed(expected))
 
 
 def test_a_segment_of_more_pixels_than_float32_counts():

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from pycocotools import mask as coco
 
-from maskformer.image_processing import row_blocks, tiles
+from maskformer.image_processing import dominance, mask_windows, row_blocks, tile_grid, tiles
 from maskformer.image_processing.image_prediction import ImagePrediction, image_predictions
 from maskformer.image_processing.image_processing_maskformer import (
     MaskFormerUniversalImageProcessor,
@@ -118,6 +118,9 @@ def test_a_default_dtype_does_not_matter():
     classes, masks = query_logits(7, 25, 6, (16, 20))
     outputs, processor = outputs_of(classes, masks), MaskFormerUniversalImageProcessor()
     expected = list(all_answers(processor, outputs, [(91, 103)]))
+    remembered = dominance.bits, tile_grid.tile_grid, tile_grid.tile_axes, mask_windows.resizing
+    for function in remembered:
+        function.cache_clear()
     torch.set_default_dtype(torch.float64)
     try:
         assert_same(all_answers(processor, outputs, [(91, 103)]), expected)

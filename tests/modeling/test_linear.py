@@ -105,6 +105,15 @@ def test_new_weights_count_at_once(layer):
 
 
 @torch.no_grad()
+def test_parameters_may_be_views(layer):
+    rows = torch.randn(300, 16)
+    layer.weight = nn.Parameter(torch.randn(16, 8).T)
+    layer.bias = nn.Parameter(torch.randn(16)[::2])
+    for call in (layer, prepared(layer, 300), prepared(layer, MANY_ROWS)):
+        torch.testing.assert_close(call(rows).double(), expected(layer, rows), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("autocast", [False, True])
 def test_the_order_of_weights_changes_no_bit(autocast):
     layer, inputs = Linear(96, 384), torch.randn(200, 96)

@@ -56,6 +56,7 @@ def test_complexity_as_markdown_and_json(monkeypatch, capsys):
         (["data", "--source", "panoptic_folder"], "needs --train_path"),
         (["data", "--images", "0"], "--images must be at least 1"),
         (["metrics", "--rounds", "0"], "--images and --rounds must be at least 1"),
+        (["train-step", "--losses", "transformers", "--checkpointing", "with"], "without checkpointing only"),
     ],
 )
 def test_mistakes_end_with_exit_code_2(monkeypatch, capsys, words, message):
