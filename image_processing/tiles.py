@@ -108,12 +108,11 @@ def by_bounds(tiles: Tiles, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     # Low and high together, and several of them.
     for rows in blocks(down, 2 * across * max(weights.shape)):
         low, high = tiles.bounds(rows)  # (tiles, N)
-        radius = (high - low) / 2
-        sums, reach = (low + radius) @ weights, radius @ weights  # (tiles, K): in the middle, and how far from there
-        leader = sums.argmax(-1, keepdim=True)  # (tiles, 1)
-        least = sums.gather(1, leader) - reach.gather(1, leader)
-        undecided = (sums + reach >= least).sum(1) > 1
-        left.append((sums[undecided], radius[undecided], leader[undecided, 0]))
+        bound = high @ weights  # (tiles, K)
+        leader = bound.argmax(-1)  # (tiles,)
+        least = (low * weights.T[leader]).sum(1)  # (tiles,): what the leader's sum is at least
+        undecided = (bound >= least[:, None]).sum(1) > 1
+        left.append((low[undecided], high[undecided], leader[undecided]))
         leaders.append(leader.view(-1, across))
         is_open.append(undecided.view(-1, across))
         if sum(len(tiles_left[0]) for tiles_left in left) >= MANY_TILES or rows.stop >= down:
@@ -124,12 +123,14 @@ def by_bounds(tiles: Tiles, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.cat(leaders), is_open.masked_scatter(is_open, undecided), contend[undecided]
 
 
-def contenders(sums: Tensor, radius: Tensor, leader: Tensor, weights: Tensor) -> Tensor:
+def contenders(low: Tensor, high: Tensor, leader: Tensor, weights: Tensor) -> Tensor:
     """Which labels may be ahead of the `leader` (T,) somewhere in its tile, with it, bool (T, K).
 
-    `sums` (T, K) are those of the middle scores, from which scores differ by `radius` (T, N) at most. Two labels share
-    most of that, so their difference reaches less far than each of them.
+    Scores are between `low` and `high` (T, N). Two labels share most of what these leave uncertain, so their difference
+    reaches less far than each of them.
     """
+    radius = (high - low) / 2
+    sums = (low + radius) @ weights  # (T, K): in the middle
     contend = torch.zeros_like(sums, dtype=torch.bool)
     for label in leader.unique().tolist():
         tiles = torch.nonzero(leader == label).flatten()
