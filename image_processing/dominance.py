@@ -4,9 +4,9 @@ A pixel's logits are means of those around it, with weights that all masks share
 That q is ahead of r or equal, p_q sigmoid(m_q) >= p_r sigmoid(m_r), reads m_q >= g(m_r) with
 g(m) = logit(p_r / p_q x sigmoid(m)). If p_q <= p_r, g is convex: what holds at all places around a pixel holds for
 their means. If p_q > p_r, g lies below m_r + log(p_r / p_q), so that m_q + log p_q >= m_r + log p_r is enough, which
-carries over to means as well. So a mask that is first by score and by
-logit + log p at all places around a tile is first all over it, and so is one whose logits are highest, where these are
-the scores. The other tiles are computed pixel by pixel. The answer is that of the whole computation, to float rounding.
+carries over to means as well. So a mask that is first by score and by logit + log p at all places around a tile is
+first all over it, and so is one whose logits are highest, where these are the scores. The other tiles are computed
+pixel by pixel. The answer is that of the whole computation, to float rounding.
 
 Whose turn it is at a place is noted in bits of whole numbers, which float32 has exactly up to 24: what holds at all
 places around a tile is then one "and", whatever the number of masks.

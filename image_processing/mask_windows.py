@@ -9,6 +9,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from .dominance import at_least
 from .image_prediction import ImagePrediction
 from .row_blocks import composed_weights
 
@@ -43,8 +44,7 @@ def mask_windows(p: ImagePrediction, queries: Tensor, mask_threshold: float) -> 
         (from_rows, weights), (from_columns, others) = down.part(row), across.part(column)
         logits = torch.linalg.multi_dot([weights, mask[from_rows, from_columns], others.T])  # (R, C), cheaper way first
         probabilities = logits.sigmoid_()
-        # As floats, which are many times as fast as bool.
-        inside = torch.ge(probabilities, mask_threshold, out=torch.empty_like(probabilities))
+        inside = at_least(probabilities, mask_threshold)
         total = probabilities.mul_(inside).sum()
         inside = inside.bool()
         yield MaskWindow(row, column, inside, inside.sum(), total)
