@@ -29,19 +29,23 @@ class Linear(nn.Linear):
         return super().forward(inputs) if product is None else product(inputs)
 
 
-def prepared(layer: nn.Module, rows: int) -> Callable[[Tensor], Tensor]:
-    """`layer`, to be called without gradients for parts (..., C) of so many `rows`, while its weights stay.
+def prepared(layer: nn.Module, rows: int, gelu: bool = False) -> Callable[[Tensor], Tensor]:
+    """`layer`, with `gelu` after it or not, to be called without gradients for parts (..., C) of so many `rows`, while
+    its weights stay.
 
     Other layers than a `Linear`, and those that are watched, are called as they are.
     """
-    if type(layer) is not Linear or is_watched(layer):
-        return layer
-    return onednn_product(layer, rows) or layer
+    product = None
+    if type(layer) is Linear and not is_watched(layer):
+        product = onednn_product(layer, rows, gelu)
+    if product is not None:
+        return product
+    return (lambda inputs: nn.functional.gelu(layer(inputs))) if gelu else layer
 
 
-def onednn_product(layer: nn.Linear, rows: int) -> Callable[[Tensor], Tensor] | None:
+def onednn_product(layer: nn.Linear, rows: int, gelu: bool = False) -> Callable[[Tensor], Tensor] | None:
     """What gives `layer`'s answers for `rows` in all, in the precision of autocast where that is on; None where it
-    cannot be had."""
+    cannot be had. With `gelu` that is part of it, which spares a pass."""
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
     if not is_plain(layer.weight) or not is_fast(dtype):
         return None
@@ -49,9 +53,10 @@ def onednn_product(layer: nn.Linear, rows: int) -> Callable[[Tensor], Tensor] | 
     if rows >= MANY_ROWS:
         weight = OPERATORS._reorder_linear_weight(weight)
     bias = None if layer.bias is None else layer.bias.to(dtype).contiguous()
+    activation = ("gelu", [], "none") if gelu else ("none", [], "")  # "none": by erf, not tanh
 
     def product(inputs: Tensor) -> Tensor:
-        return OPERATORS._linear_pointwise(inputs.to(dtype), weight, bias, "none", [], "")  # (..., K)
+        return OPERATORS._linear_pointwise(inputs.to(dtype), weight, bias, *activation)  # (..., K)
 
     return product
 

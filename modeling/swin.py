@@ -69,6 +69,22 @@ def relative_position_index(window: int) -> torch.Tensor:
     return row_offset * (2 * window - 1) + column_offset
 
 
+def attend_in_place(
+    states: torch.Tensor, bias: torch.Tensor, mask: torch.Tensor | None, scaling: float
+) -> torch.Tensor:
+    """Attention inside windows: queries, keys and values (3, G, heads, n, d), which are overwritten, to (G, n, C).
+
+    `bias` (1, heads, n, n) and `mask` (G, 1, n, n) are where the scores begin, to which products are added.
+    """
+    _, count, heads, length, _ = states.shape
+    query, key, value = states.flatten(1, 2)  # (G x heads, n, d)
+    scores = states.new_empty(count, heads, length, length)
+    scores = (scores.copy_(bias) if mask is None else torch.add(bias, mask, out=scores)).flatten(0, 1)
+    scores.baddbmm_(query, key.transpose(1, 2), alpha=scaling)  # (G x heads, n, n)
+    attended = torch.bmm(torch.softmax(scores, -1, out=scores), value, out=query)  # (G x heads, n, d)
+    return attended.view(count, heads, length, -1).transpose(1, 2).reshape(count, length, -1)
+
+
 class WindowAttention(nn.Module):
     """Self-attention inside each window, with a learned bias for each relative position."""
 
@@ -89,18 +105,20 @@ class WindowAttention(nn.Module):
     def attend(self, states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """`states` (B x W_n, n, 3C), queries, keys and values, to (B x W_n, n, C)."""
         count, length, _ = states.shape
-        states = states.view(count, length, 3, self.heads, -1)
-        query, key, value = states.permute(2, 0, 3, 1, 4)  # (3, B x W_n, heads, n, d)
+        states = states.view(count, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (3, B x W_n, heads, n, d)
         bias = self.relative_position_bias_table[self.relative_position_index.flatten()]  # (n * n, heads)
         bias = bias.view(1, length, length, self.heads).permute(0, 3, 1, 2)  # (1, heads, n, n)
-        if mask is not None:
-            bias = bias + mask  # (B x W_n, heads, n, n)
         # Flash attention takes no bias: only eager and sdpa apply here. For windows this small sdpa's blocks are slower
         # than plain products, as long as these stay in the caches.
-        plain = for_caches(query) and query.dtype in (torch.float32, torch.bfloat16)
+        plain = for_caches(states)
+        if plain and states.dtype == bias.dtype == torch.float32:
+            return attend_in_place(states.contiguous(), bias.contiguous(), mask, self.scaling)
+        if mask is not None:
+            bias = bias + mask  # (B x W_n, heads, n, n)
+        plain = plain and states.dtype == torch.bfloat16
         implementation = "eager" if plain or self.config._attn_implementation == "eager" else "sdpa"
         attended, _ = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)(
-            self, query, key, value, bias, scaling=self.scaling
+            self, *states, bias, scaling=self.scaling
         )
         return attended.reshape(count, length, -1)  # (B x W_n, n, C), from (B x W_n, n, heads, d)
 
@@ -133,7 +151,7 @@ class Block(GradientCheckpointingLayer):
         placed = windows.source.of(self.norm1(tokens).flatten(0, 2))  # (B x W_n, n, C)
         attended = self.attn(placed, mask).flatten(0, 1)  # (B x W_n x n, C)
         tokens = tokens + self.drop_path(attended.index_select(0, windows.place).view(tokens.shape))
-        return tokens + self.drop_path(self.feed_forward(tokens, self.mlp["fc1"], self.mlp["fc2"]))
+        return tokens + self.drop_path(self.mlp["fc2"](nn.functional.gelu(self.mlp["fc1"](self.norm2(tokens)))))
 
     def in_place(self, tokens: torch.Tensor, windows: Windows, mask: torch.Tensor | None) -> torch.Tensor:
         """`forward` in the place of `tokens`, some windows and some tokens at a time: nothing new is of the map's size,
@@ -145,14 +163,10 @@ class Block(GradientCheckpointingLayer):
             found = self.norm1(rows.index_select(0, placed.token)).index_fill_(0, placed.blank, 0.0)  # (M, C)
             attended = attention(found, placed, part).to(rows.dtype).index_fill_(0, placed.blank, 0.0)  # (M, C)
             rows.index_add_(0, placed.token, attended)
-        first, second = (prepared(self.mlp[name], len(rows)) for name in ("fc1", "fc2"))
+        first, second = prepared(self.mlp["fc1"], len(rows), gelu=True), prepared(self.mlp["fc2"], len(rows))
         for (part,) in parts(4 * channels, rows):
-            part.add_(self.feed_forward(part, first, second))
+            part.add_(second(first(self.norm2(part))))
         return tokens
-
-    def feed_forward(self, tokens: torch.Tensor, first: Callable, second: Callable) -> torch.Tensor:
-        """`tokens` (..., C) to the same shape, by the two layers of `mlp`."""
-        return second(nn.functional.gelu(first(self.norm2(tokens))))
 
 
 class PatchMerging(nn.Module):

@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention import MultiHeadAttention
+from .linear import Linear
 from .position_embedding import sine_positions
 
 
@@ -19,10 +20,10 @@ class FeedForward(nn.Sequential):
 
     def __init__(self, config: PreTrainedConfig, hidden_size: int):
         super().__init__(
-            nn.Linear(hidden_size, config.intermediate_size),
+            Linear(hidden_size, config.intermediate_size),
             nn.ReLU(),
             nn.Dropout(config.dropout),
-            nn.Linear(config.intermediate_size, hidden_size),
+            Linear(config.intermediate_size, hidden_size),
         )
 
 
