@@ -6,6 +6,9 @@ where masks are compared.
 
 from __future__ import annotations
 
+from itertools import repeat
+
+import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch.nn import functional as F
@@ -14,6 +17,7 @@ from .point_sampling import PointSampling, random_pixels, read_predictions
 
 FOCAL_ALPHA = 0.25
 ELEMENTS_AT_ONCE = 2**18  # of predicted masks; what is computed at once should stay in a processor's cache
+FEW_CORES = 3  # on which PyTorch's logarithm is slower than NumPy's on one
 ROWS = 16  # of which matrix products like to have a multiple
 
 
@@ -21,21 +25,41 @@ class PredictionIsNaN(ValueError):
     """The network has given something that is no number, or infinities to which nothing can be matched."""
 
 
-def focal_terms(logits: torch.Tensor, work: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of each pixel (...), in units of 1 - alpha: focal loss (alpha 0.25, gamma 2) if its target were 0 less that if it
-    were 1, with the pixel's probability, (2, ...); and the loss if it were 0, (...). Both are parts of `work` (4, ...).
+def focal_terms(logits: torch.Tensor, terms: torch.Tensor, work: torch.Tensor) -> torch.Tensor:
+    """Of `logits` (L, N, P), in units of 1 - alpha: the focal loss (alpha 0.25, gamma 2) if a pixel's target were 0
+    less that if it were 1, with the pixel's probability, in `terms` (L, N, 2, P); and the loss if it were 0, (L, N, P).
+    The latter is a part of `work` (2, L, N, P), which is overwritten.
     """
-    difference, probability, if_zero, opposite = work
+    difference, probability = terms.unbind(2)
+    if_zero, opposite = work
     torch.sigmoid(logits, out=probability)
     torch.sub(logits.new_ones(()), probability, out=opposite)
     # -log(1 - probability) as softplus computes it, but by log, which is many times as fast as log1p: what is lost is
     # below the rounding of 1, where the loss is next to nothing.
-    torch.maximum(probability, opposite, out=if_zero).log_()
+    logarithm_(torch.maximum(probability, opposite, out=if_zero))
     torch.sub(torch.clamp(logits, min=0, out=difference), if_zero, out=if_zero)
     torch.sub(if_zero, logits, out=difference)  # -log(probability)
     if_zero.mul_(probability).mul_(probability)
     torch.addcmul(if_zero, opposite.square_(), difference, value=-FOCAL_ALPHA / (1 - FOCAL_ALPHA), out=difference)
-    return work[:2], if_zero
+    return if_zero
+
+
+def logarithm_(values: torch.Tensor) -> None:
+    """In the place of `values`; NumPy, which works on one core alone, takes half of PyTorch's time on two."""
+    if values.device.type == "cpu" and torch.get_num_threads() <= FEW_CORES:
+        np.log(values.numpy(), out=values.numpy())
+    else:
+        values.log_()
+
+
+def those_there(targets: torch.Tensor, step: int) -> list[torch.Tensor | None]:
+    """For every `step` of the places of `targets` (n, P): which of them are not all zero there, and some more, up to a
+    multiple of 16, int64; None stands for all."""
+    steps = F.pad(targets, (0, -targets.shape[1] % step)).unflatten(1, (-1, step))  # (n, steps, step)
+    there = steps.amax(2)  # (n, steps)
+    counts = -(-there.count_nonzero(0) // ROWS) * ROWS
+    order = there.argsort(0, descending=True).T.contiguous()  # (steps, n)
+    return [some[:count] if count < len(some) else None for some, count in zip(order, counts.tolist(), strict=True)]
 
 
 def mask_costs(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -54,14 +78,21 @@ def mask_costs(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tenso
     # A CPU gains from small blocks, an accelerator from large ones.
     at_once = ELEMENTS_AT_ONCE if logits.device.type == "cpu" else 64 * ELEMENTS_AT_ONCE
     step = max(256, at_once // max(1, queries))
-    work = rows.new_empty(4, *logits.shape[:2], min(step, places))  # the same memory for all: new memory costs
-    for part, wanted in zip(logits.split(step, dim=2), rows.split(step, dim=1), strict=True):
-        if part.shape[2] < work.shape[3]:  # the last
-            work = rows.new_empty(4, *part.shape)
-        terms, if_zero = focal_terms(part.to(wide), work)
-        sums.addmm_(terms.flatten(0, 2), wanted.T)  # one product for both
-        constant += if_zero.sum(2, keepdim=True)
-    difference, overlap = sums.view(2, *logits.shape[:2], -1)  # (L, N, more than n)
+    # Masks are in one place: most parts of the image have few of them. To ask, an accelerator would have to wait.
+    there = those_there(rows, step) if logits.device.type == "cpu" else repeat(None)
+    room = rows.new_empty(4 * queries * min(step, places))  # the same memory for all: new memory costs
+    for part, wanted, some in zip(logits.split(step, dim=2), rows.split(step, dim=1), there, strict=False):
+        # Both terms of a query lie together: so the core that computes them is the one that multiplies them, where
+        # products are shared out by rows. From one core's cache to another's is a long way.
+        terms, work = room[: 4 * part.numel()].view(2, -1)
+        terms, work = terms.view(*part.shape[:2], 2, -1), work.view(2, *part.shape)
+        constant += focal_terms(part.to(wide), terms, work).sum(2, keepdim=True)
+        terms = terms.flatten(0, 2)  # (L x N x 2, P'): one product for both
+        if some is None:
+            sums.addmm_(terms, wanted.T)
+        else:
+            sums.index_add_(1, some, terms @ wanted[some].T)
+    difference, overlap = sums.view(*logits.shape[:2], 2, -1).unbind(2)  # (L, N, more than n)
     focal = (1 - FOCAL_ALPHA) * (constant - difference[..., :count])
     areas = overlap[..., count, None] + rows[:count].sum(1)
     return focal / places, 1 - (2 * overlap[..., :count] + 1) / (areas + 1)
