@@ -40,7 +40,7 @@ class MaskProjection(Conv3x3):
         weights = torch.einsum("bqe,ecij->bqcij", mask_embeddings, self.weight)  # (B, N, C, 3, 3)
         biases = mask_embeddings @ self.bias  # (B, N)
         masks = [convolve(*one) for one in zip(features.split(1), weights, biases, strict=True)]
-        return torch.cat(masks)  # (B, N, h, w)
+        return torch.cat(masks) if len(masks) > 1 else masks[0]  # (B, N, h, w)
 
 
 def convolve(image: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
