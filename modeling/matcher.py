@@ -6,8 +6,6 @@ where masks are compared.
 
 from __future__ import annotations
 
-from itertools import repeat
-
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -45,7 +43,7 @@ def focal_terms(logits: torch.Tensor, terms: torch.Tensor, work: torch.Tensor) -
 
 
 def logarithm_(values: torch.Tensor) -> None:
-    """In the place of `values`; NumPy, which works on one core alone, takes half of PyTorch's time on two."""
+    """Logarithms in the place of `values`. NumPy takes half of PyTorch's time on two cores, and only works on one."""
     if values.device.type == "cpu" and torch.get_num_threads() <= FEW_CORES:
         np.log(values.numpy(), out=values.numpy())
     else:
@@ -79,20 +77,23 @@ def mask_costs(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tenso
     at_once = ELEMENTS_AT_ONCE if logits.device.type == "cpu" else 64 * ELEMENTS_AT_ONCE
     step = max(256, at_once // max(1, queries))
     # Masks are in one place: most parts of the image have few of them. To ask, an accelerator would have to wait.
-    there = those_there(rows, step) if logits.device.type == "cpu" else repeat(None)
+    parts = logits.split(step, dim=2)
+    there = those_there(rows, step) if logits.device.type == "cpu" else [None] * len(parts)
     room = rows.new_empty(4 * queries * min(step, places))  # the same memory for all: new memory costs
-    for part, wanted, some in zip(logits.split(step, dim=2), rows.split(step, dim=1), there, strict=False):
+    for part, wanted, some in zip(parts, rows.split(step, dim=1), there, strict=True):
         # Both terms of a query lie together: so the core that computes them is the one that multiplies them, where
         # products are shared out by rows. From one core's cache to another's is a long way.
-        terms, work = room[: 4 * part.numel()].view(2, -1)
-        terms, work = terms.view(*part.shape[:2], 2, -1), work.view(2, *part.shape)
+        terms, work = room[: 4 * part.numel()].view(2, -1)  # (2 x L x N x P',) each
+        terms, work = terms.view(*part.shape[:2], 2, -1), work.view(2, *part.shape)  # (L, N, 2, P'), (2, L, N, P')
         constant += focal_terms(part.to(wide), terms, work).sum(2, keepdim=True)
         terms = terms.flatten(0, 2)  # (L x N x 2, P'): one product for both
         if some is None:
             sums.addmm_(terms, wanted.T)
         else:
-            sums.index_add_(1, some, terms @ wanted[some].T)
+            sums.index_add_(1, some, terms @ wanted[some].T)  # (L x N x 2, m)
     difference, overlap = sums.view(*logits.shape[:2], 2, -1).unbind(2)  # (L, N, more than n)
+    # An infinite logit is one wherever it is, in places that no mask asks about too.
+    constant += 0 * difference[..., count, None]
     focal = (1 - FOCAL_ALPHA) * (constant - difference[..., :count])
     areas = overlap[..., count, None] + rows[:count].sum(1)
     return focal / places, 1 - (2 * overlap[..., :count] + 1) / (areas + 1)

@@ -72,17 +72,20 @@ def relative_position_index(window: int) -> torch.Tensor:
 def attend_in_place(
     states: torch.Tensor, bias: torch.Tensor, mask: torch.Tensor | None, scaling: float
 ) -> torch.Tensor:
-    """Attention inside windows: queries, keys and values (3, G, heads, n, d), which are overwritten, to (G, n, C).
+    """Attention inside windows: queries, keys and values (3, G, heads, n, d) to (G, n, C), in the place of the queries.
 
     `bias` (1, heads, n, n) and `mask` (G, 1, n, n) are where the scores begin, to which products are added.
     """
     _, count, heads, length, _ = states.shape
     query, key, value = states.flatten(1, 2)  # (G x heads, n, d)
     scores = states.new_empty(count, heads, length, length)
-    scores = (scores.copy_(bias) if mask is None else torch.add(bias, mask, out=scores)).flatten(0, 1)
-    scores.baddbmm_(query, key.transpose(1, 2), alpha=scaling)  # (G x heads, n, n)
+    if mask is None:
+        scores.copy_(bias)
+    else:
+        torch.add(bias, mask, out=scores)
+    scores = scores.flatten(0, 1).baddbmm_(query, key.transpose(1, 2), alpha=scaling)  # (G x heads, n, n)
     attended = torch.bmm(torch.softmax(scores, -1, out=scores), value, out=query)  # (G x heads, n, d)
-    return attended.view(count, heads, length, -1).transpose(1, 2).reshape(count, length, -1)
+    return attended.view(count, heads, length, -1).transpose(1, 2).reshape(count, length, -1)  # (G, n, C)
 
 
 class WindowAttention(nn.Module):
@@ -110,12 +113,12 @@ class WindowAttention(nn.Module):
         bias = bias.view(1, length, length, self.heads).permute(0, 3, 1, 2)  # (1, heads, n, n)
         # Flash attention takes no bias: only eager and sdpa apply here. For windows this small sdpa's blocks are slower
         # than plain products, as long as these stay in the caches.
-        plain = for_caches(states)
-        if plain and states.dtype == bias.dtype == torch.float32:
+        in_caches = for_caches(states)
+        if in_caches and states.dtype == bias.dtype == torch.float32:
             return attend_in_place(states.contiguous(), bias.contiguous(), mask, self.scaling)
         if mask is not None:
             bias = bias + mask  # (B x W_n, heads, n, n)
-        plain = plain and states.dtype == torch.bfloat16
+        plain = in_caches and states.dtype == torch.bfloat16
         implementation = "eager" if plain or self.config._attn_implementation == "eager" else "sdpa"
         attended, _ = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)(
             self, *states, bias, scaling=self.scaling

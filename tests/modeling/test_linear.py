@@ -49,12 +49,29 @@ def test_it_is_nn_linear(bias, rows):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("rows", [300, MANY_ROWS])
+def test_gelu_is_part_of_it(layer, rows):
+    inputs, seen = torch.randn(300, 16), []
+    exact = nn.functional.gelu(expected(layer, inputs))
+    torch.testing.assert_close(prepared(layer, rows, gelu=True)(inputs).double(), exact, rtol=1e-5, atol=1e-5)
+    with layer.register_forward_hook(lambda *arguments: seen.append(arguments[-1])):
+        found = prepared(layer, rows, gelu=True)(inputs)
+    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(seen[0].double(), expected(layer, inputs), rtol=1e-5, atol=1e-5)
+    other = nn.Linear(16, 8)
+    exact = nn.functional.gelu(expected(other, inputs))
+    torch.testing.assert_close(prepared(other, rows, gelu=True)(inputs).double(), exact, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
 def test_autocast_has_its_precision(layer):
     rows = torch.randn(300, 16)
     with torch.autocast("cpu", torch.bfloat16):
         for found in (layer(rows), prepared(layer, 300)(rows), prepared(layer, MANY_ROWS)(rows)):
             assert found.dtype == torch.bfloat16
             torch.testing.assert_close(found.double(), expected(layer, rows), rtol=0.02, atol=0.02)
+        found = prepared(layer, 300, gelu=True)(rows)
+        torch.testing.assert_close(found.double(), nn.functional.gelu(expected(layer, rows)), rtol=0.02, atol=0.02)
 
 
 @torch.no_grad()

@@ -6,8 +6,10 @@ import itertools
 
 import pytest
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch.nn import functional as F
 
+from maskformer.modeling import matcher
 from maskformer.modeling.loss import mask_classification_losses
 from maskformer.modeling.mask_loss import focal_and_dice
 from maskformer.modeling.matcher import match
@@ -95,6 +97,42 @@ def test_matching_is_the_cheapest_of_all_assignments(sizes):
             assert len(set(queries.tolist())) == len(set(targets.tolist())) == sizes[image]
             chosen = sum(cost[q][t] for q, t in zip(queries.tolist(), targets.tolist(), strict=True))
             assert chosen == pytest.approx(best, abs=1e-9)
+
+
+@pytest.mark.parametrize("threads", [1, 8])
+def test_matching_of_many_masks_of_which_each_is_in_one_place(monkeypatch, threads):
+    monkeypatch.setattr(matcher, "ELEMENTS_AT_ONCE", 1)  # 256 places at a time, in which most masks are not
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    random = torch.Generator().manual_seed(5)
+    class_logits = torch.randn(2, 1, 45, 4, generator=random)
+    mask_logits = 3 * torch.randn(2, 1, 45, 40, 30, generator=random)
+    masks, labels = torch.zeros(36, 40, 30, dtype=torch.bool), torch.randint(3, (36,), generator=random)
+    for index, mask in enumerate(masks):  # of 36, one is empty and one everywhere
+        mask[index : index + 3, index % 20 : index % 20 + 9] = index != 7
+    masks[11] = True
+    for layer, [(queries, targets)] in enumerate(match(class_logits, mask_logits, [labels], [masks], WEIGHTS)):
+        logits, classes = mask_logits[layer, 0].double(), class_logits[layer, 0].double()
+        cost = [
+            [brute_force_cost(classes[q], logits[q], mask, label) for mask, label in zip(masks, labels, strict=True)]
+            for q in range(45)
+        ]
+        best = linear_sum_assignment(cost)
+        chosen = sum(cost[q][t] for q, t in zip(queries.tolist(), targets.tolist(), strict=True))
+        assert chosen == pytest.approx(sum(cost[q][t] for q, t in zip(*best, strict=True)), abs=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 40])
+@pytest.mark.parametrize("strange", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_no_number_is_refused_where_no_mask_is(monkeypatch, count, strange):
+    monkeypatch.setattr(matcher, "ELEMENTS_AT_ONCE", 1)
+    mask_logits, masks = torch.randn(1, 1, 50, 32, 32), torch.zeros(count, 32, 32, dtype=torch.bool)
+    masks[:, :4, :4] = True
+    masks[15:, -4:, :4] = True
+    for row in (2, 16, 30):
+        logits = mask_logits.clone()
+        logits[0, 0, 3, row, 20] = strange
+        with pytest.raises(matcher.PredictionIsNaN):
+            match(torch.randn(1, 1, 50, 4), logits, [torch.zeros(count, dtype=torch.int64)], [masks], WEIGHTS)
 
 
 def test_a_batch_matches_as_its_images_do():
