@@ -7,8 +7,6 @@ from torch import nn
 from transformers import PreTrainedConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .blocks import plus
-
 
 def eager_attention(
     module: nn.Module,
@@ -24,7 +22,7 @@ def eager_attention(
     weights (B, heads, N, M). `attention_mask` is added to the scores."""
     scores = torch.matmul(query * scaling, key.transpose(2, 3))  # (B, heads, N, M)
     if attention_mask is not None:
-        scores = plus(attention_mask, scores)
+        scores = scores + attention_mask
     weights = nn.functional.dropout(scores.softmax(-1), p=dropout, training=module.training)
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights  # (B, N, heads, d)
 

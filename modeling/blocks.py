@@ -39,8 +39,3 @@ def parts(elements: int, *tensors: Tensor | None) -> Iterator[tuple[Tensor | Non
     rows = next(len(tensor) for tensor in tensors if tensor is not None)
     step = -(-rows // max(1, round(rows * elements / BLOCK_ELEMENTS))) or 1
     return zip(*(repeat(None) if tensor is None else tensor.split(step) for tensor in tensors), strict=False)
-
-
-def plus(tensor: Tensor, new: Tensor) -> Tensor:
-    """The sum of both, of the shape of `new`: in its place, as nobody else may need it, where new memory costs."""
-    return new.add_(tensor) if for_caches(new) and new.dtype == tensor.dtype else tensor + new

@@ -35,12 +35,8 @@ def prepared(layer: nn.Module, rows: int, gelu: bool = False) -> Callable[[Tenso
 
     Other layers than a `Linear`, and those that are watched, are called as they are.
     """
-    product = None
-    if type(layer) is Linear and not is_watched(layer):
-        product = onednn_product(layer, rows, gelu)
-    if product is not None:
-        return product
-    return (lambda inputs: nn.functional.gelu(layer(inputs))) if gelu else layer
+    product = onednn_product(layer, rows, gelu) if type(layer) is Linear and not is_watched(layer) else None
+    return product or ((lambda inputs: nn.functional.gelu(layer(inputs))) if gelu else layer)
 
 
 def onednn_product(layer: nn.Linear, rows: int, gelu: bool = False) -> Callable[[Tensor], Tensor] | None:
