@@ -6,6 +6,10 @@ where masks are compared.
 
 from __future__ import annotations
 
+import platform
+from functools import cache
+from pathlib import Path
+
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -15,7 +19,9 @@ from .point_sampling import PointSampling, random_pixels, read_predictions
 
 FOCAL_ALPHA = 0.25
 ELEMENTS_AT_ONCE = 2**18  # of predicted masks; what is computed at once should stay in a processor's cache
-FEW_CORES = 3  # on which PyTorch's logarithm is slower than NumPy's on one
+SMALLEST = 1e-37  # of probabilities whose logarithm is taken; a normal number
+FEW_CORES = 3  # on which MKL's logarithm may be slower than NumPy's on one
+ALIGNED = 64  # places of which a part has a multiple, so that rows begin where a processor's vectors do
 ROWS = 16  # of which matrix products like to have a multiple
 
 
@@ -23,38 +29,48 @@ class PredictionIsNaN(ValueError):
     """The network has given something that is no number, or infinities to which nothing can be matched."""
 
 
-def focal_terms(logits: torch.Tensor, terms: torch.Tensor, work: torch.Tensor) -> torch.Tensor:
+def focal_terms(logits: torch.Tensor, terms: torch.Tensor, log: torch.Tensor) -> torch.Tensor:
     """Of `logits` (L, N, P), in units of 1 - alpha: the focal loss (alpha 0.25, gamma 2) if a pixel's target were 0
-    less that if it were 1, with the pixel's probability, in `terms` (L, N, 2, P); and the loss if it were 0, (L, N, P).
-    The latter is a part of `work` (2, L, N, P), which is overwritten.
+    less that if it were 1, and the pixel's probability, in `terms` (L, N, 2, P). Returns the sum over pixels of the
+    loss if all targets were 0, (L, N). `log` (L, N, P) is overwritten.
     """
     difference, probability = terms.unbind(2)
-    if_zero, opposite = work
-    torch.sigmoid(logits, out=probability)
-    torch.sub(logits.new_ones(()), probability, out=opposite)
-    # -log(1 - probability) as softplus computes it, but by log, which is many times as fast as log1p: what is lost is
-    # below the rounding of 1, where the loss is next to nothing.
-    logarithm_(torch.maximum(probability, opposite, out=if_zero))
-    torch.sub(torch.clamp(logits, min=0, out=difference), if_zero, out=if_zero)
-    torch.sub(if_zero, logits, out=difference)  # -log(probability)
-    if_zero.mul_(probability).mul_(probability)
-    torch.addcmul(if_zero, opposite.square_(), difference, value=-FOCAL_ALPHA / (1 - FOCAL_ALPHA), out=difference)
-    return if_zero
+    # A copy reads ahead of itself, where a sigmoid would wait for memory.
+    torch.sigmoid(difference.copy_(logits), out=probability)
+    # log(probability); far below zero that is the logit. -log(1 - probability) is the logit less it. What rounding
+    # takes from either where it is small is below the rounding of 1, and factors of that size come to it.
+    logarithm_(torch.clamp(probability, min=SMALLEST, out=log))
+    torch.minimum(log, difference, out=log)
+    difference.sub_(log).mul_(probability).mul_(probability)  # the loss if the target were 0
+    total = difference.sum(2)
+    log.addcmul_(log, probability, value=-1).addcmul_(log, probability, value=-1)  # times 1 - probability, twice
+    difference.add_(log, alpha=FOCAL_ALPHA / (1 - FOCAL_ALPHA))
+    return total
 
 
 def logarithm_(values: torch.Tensor) -> None:
-    """Logarithms in the place of `values`. NumPy takes half of PyTorch's time on two cores, and only works on one."""
-    if values.device.type == "cpu" and torch.get_num_threads() <= FEW_CORES:
+    """Logarithms in the place of `values`."""
+    if values.device.type == "cpu" and torch.get_num_threads() <= FEW_CORES and mkl_is_slow():
         np.log(values.numpy(), out=values.numpy())
     else:
         values.log_()
 
 
+@cache
+def mkl_is_slow() -> bool:
+    """PyTorch may take logarithms by MKL, which on processors other than Intel's takes several times as long."""
+    try:
+        processor = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        processor = platform.processor()
+    return torch.backends.mkl.is_available() and "GenuineIntel" not in processor
+
+
 def those_there(targets: torch.Tensor, step: int) -> list[torch.Tensor | None]:
-    """For every `step` of the places of `targets` (n, P): which of them are not all zero there, and some more, up to a
-    multiple of 16, int64; None stands for all."""
+    """For every `step` of the places of `targets` bool (n, P): which of them are not all false there, and some more, up
+    to a multiple of 16, int64; None stands for all."""
     steps = F.pad(targets, (0, -targets.shape[1] % step)).unflatten(1, (-1, step))  # (n, steps, step)
-    there = steps.amax(2)  # (n, steps)
+    there = steps.byte().amax(2)  # (n, steps), which bool takes many times as long for
     counts = -(-there.count_nonzero(0) // ROWS) * ROWS
     order = there.argsort(0, descending=True).T.contiguous()  # (steps, n)
     return [some[:count] if count < len(some) else None for some, count in zip(order, counts.tolist(), strict=True)]
@@ -63,38 +79,41 @@ def those_there(targets: torch.Tensor, step: int) -> list[torch.Tensor | None]:
 def mask_costs(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Focal and dice cost of giving each query of each layer each of n targets, (L, N, n) each.
 
-    `logits` (L, N, P) and `targets` of zeros and ones (n, ...) at the P places where masks are compared.
+    `logits` (L, N, P) and `targets` bool (n, ...) at the P places where masks are compared.
     """
     wide = torch.promote_types(logits.dtype, torch.float32)
     count, places, queries = len(targets), logits.shape[2], logits.shape[:2].numel()
     # One more target is all ones, for the area of what is predicted; the others fill up.
-    rows = torch.zeros(-(-(count + 1) // ROWS) * ROWS, places, dtype=wide, device=logits.device)
+    rows = torch.zeros(-(-(count + 1) // ROWS) * ROWS, places, dtype=torch.bool, device=logits.device)
     rows[:count].view(targets.shape).copy_(targets)
-    rows[count] = 1
-    sums = rows.new_zeros(2 * queries, len(rows))
-    constant = rows.new_zeros(*logits.shape[:2], 1)
+    rows[count] = True
+    sums = logits.new_zeros(2 * queries, len(rows), dtype=wide)
+    constant = sums.new_zeros(logits.shape[:2])
     # A CPU gains from small blocks, an accelerator from large ones.
     at_once = ELEMENTS_AT_ONCE if logits.device.type == "cpu" else 64 * ELEMENTS_AT_ONCE
-    step = max(256, at_once // max(1, queries))
+    step = max(256, at_once // max(1, queries) // ALIGNED * ALIGNED)
     # Masks are in one place: most parts of the image have few of them. To ask, an accelerator would have to wait.
     parts = logits.split(step, dim=2)
     there = those_there(rows, step) if logits.device.type == "cpu" else [None] * len(parts)
-    room = rows.new_empty(4 * queries * min(step, places))  # the same memory for all: new memory costs
+    room = sums.new_empty(3 * queries * min(step, places))  # the same memory for all: new memory costs
+    shape = None
     for part, wanted, some in zip(parts, rows.split(step, dim=1), there, strict=True):
-        # Both terms of a query lie together: so the core that computes them is the one that multiplies them, where
-        # products are shared out by rows. From one core's cache to another's is a long way.
-        terms, work = room[: 4 * part.numel()].view(2, -1)  # (2 x L x N x P',) each
-        terms, work = terms.view(*part.shape[:2], 2, -1), work.view(2, *part.shape)  # (L, N, 2, P'), (2, L, N, P')
-        constant += focal_terms(part.to(wide), terms, work).sum(2, keepdim=True)
-        terms = terms.flatten(0, 2)  # (L x N x 2, P'): one product for both
+        if part.shape != shape:  # as the last may be; to make the same views again takes as long as to compute
+            shape = part.shape
+            terms, log = room[: 3 * part.numel()].split(2 * part.numel())
+            # Both terms of a query lie together: so the core that computes them is the one that multiplies them, where
+            # products are shared out by rows. From one core's cache to another's is a long way.
+            terms, log = terms.view(*shape[:2], 2, -1), log.view(shape)  # (L, N, 2, P'), (L, N, P')
+            flat = terms.flatten(0, 2)  # (L x N x 2, P'): one product for both
+        constant += focal_terms(part, terms, log)
         if some is None:
-            sums.addmm_(terms, wanted.T)
+            sums.addmm_(flat, wanted.to(wide).T)
         else:
-            sums.index_add_(1, some, terms @ wanted[some].T)  # (L x N x 2, m)
+            sums.index_add_(1, some, flat @ wanted[some].to(wide).T)  # (L x N x 2, m)
     difference, overlap = sums.view(*logits.shape[:2], 2, -1).unbind(2)  # (L, N, more than n)
     # An infinite logit is one wherever it is, in places that no mask asks about too.
-    constant += 0 * difference[..., count, None]
-    focal = (1 - FOCAL_ALPHA) * (constant - difference[..., :count])
+    constant += 0 * difference[..., count]
+    focal = (1 - FOCAL_ALPHA) * (constant[..., None] - difference[..., :count])
     areas = overlap[..., count, None] + rows[:count].sum(1)
     return focal / places, 1 - (2 * overlap[..., :count] + 1) / (areas + 1)
 
