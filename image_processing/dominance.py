@@ -14,6 +14,7 @@ places around a tile is then one "and", whatever the number of masks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 
@@ -25,6 +26,8 @@ from .tile_grid import TILE, Sampling
 from .tiles import Tiles, Winners, blocks
 
 BITS = 24
+EXPONENT = 0x7F800000  # the bits of a float32 that say between which powers of two it lies
+FEW = 1 / 16  # of the tiles, which are sooner computed pixel by pixel than told by their logits
 
 
 @dataclass(frozen=True)
@@ -44,51 +47,68 @@ def highest_masks(
     sigmoid is at least `mask_threshold`.
     """
     grid, masks = tiles.grid, len(tiles.masks)
-    ahead, *claims = everywhere(noted(tiles.masks, weights, mask_threshold), grid.points)  # (words, t, t') each
-    is_open = (ahead == 0).all(0)  # (t, t')
-    if claims:
-        is_open |= (claims[0] | claims[1]).ne(bits(masks, ahead.device).sum(1).int()[:, None, None]).any(0)
+    if weights is None:
+        ahead, claims = everywhere(by_logit(tiles.masks, 0), grid.points), None  # (words, t, t')
+        is_open = (ahead == 0).all(0)  # (t, t')
+    else:
+        found = by_score(tiles.masks, weights, mask_threshold)
+        ahead, claims, others = everywhere(found, grid.points).unflatten(0, (3, -1))  # (words, t, t') each
+        is_open = (ahead == 0).all(0) | (claims | others).ne(bits(masks, ahead.device).sum(1).int()[:, None, None]).any(
+            0
+        )
+        # Where the leader alone claims all places, its logits are the highest, whatever its weight.
+        in_doubt = (claims != ahead).any(0) & ~is_open  # (t, t')
+        if in_doubt.sum() > FEW * in_doubt.numel():
+            in_doubt &= (everywhere(by_logit(tiles.masks, weights.log()[:, None, None]), grid.points) != ahead).any(0)
+        is_open |= in_doubt
     leader = first(ahead).masked_fill_(is_open, 0)  # (t, t')
     areas = (grid.areas * ~is_open).flatten()
     won = areas.new_zeros(masks).index_add_(0, leader.flatten(), areas)  # (N,), float64
-    claimed = counted(claims[0].flatten(1), masks, areas) if claims else None  # (N,)
+    claimed = None if claims is None else counted(claims.flatten(1), masks, areas)  # (N,)
     row, column = torch.nonzero(is_open, as_tuple=True)  # (U,)
     winners = [row.new_empty(0, TILE * TILE)]
+    falling = torch.arange(masks, 0, -1.0, device=row.device)[:, None]
     for chunk in blocks(len(row), tiles.elements(masks)):
         place = row[chunk], column[chunk]
-        scores = tiles.scores(*place)  # (U, P, N)
-        inside = grid.pixels_inside(*place).flatten()
-        if claims:
-            claimed += inside @ at_least(scores, mask_threshold).flatten(0, 1)  # so few that float32 counts them
-        winner = (scores if weights is None else scores.mul_(weights)).argmax(-1)  # (U, TILE x TILE)
-        won.index_add_(0, winner.flatten(), inside.double())
+        scores = tiles.scores_by_mask(*place)  # (U, N, P)
+        inside = grid.pixels_inside(*place)  # (U, P)
+        if weights is not None:
+            claimed += (at_least(scores, mask_threshold) @ inside[:, :, None]).sum((0, 2))  # so few that float32 counts
+            scores.mul_(weights[:, None])
+        winner = (masks - highest(scores, 1).mul_(falling).amax(1)).long()  # (U, TILE x TILE), the first of equal ones
+        won.index_add_(0, winner.flatten(), inside.flatten().double())
         winners.append(winner)
-    shares = Shares(won.long(), claimed.long() if claims else None)
+    shares = Shares(won.long(), None if claims is None else claimed.long())
     return Winners(grid, leader, row, column, torch.cat(winners)), shares
 
 
-def noted(masks: Tensor, weights: Tensor | None, mask_threshold: float | None) -> Tensor:
-    """Which of `masks` (N, h, w) is ahead at each place, then which ones claim it and which do not, `packed`, int32
-    (1 or 3, words, h, w)."""
+def by_logit(masks: Tensor, shift: Tensor | float) -> Tensor:
+    """Which of `masks` (N, h, w) plus `shift` has the highest logit at each place, `packed`, int32 (words, h, w)."""
+    found = [packed(highest(part + shift)) for part in parts(masks)]  # (words, R, w)
+    return only_first(torch.cat(found, dim=1)).int()
+
+
+def by_score(masks: Tensor, weights: Tensor, mask_threshold: float) -> Tensor:
+    """Which of `masks` (N, h, w) has the highest score at each place, then which ones claim it and which do not,
+    `packed`, int32 (3 x words, h, w)."""
     found = []
-    for part in masks.split(max(1, BLOCK_ELEMENTS // masks[:, 0].numel()), dim=1):  # (N, R, w)
-        if weights is None:
-            found.append(only_first(packed(highest(part.clone())))[None])
-            continue
-        p = weights[:, None, None]
-        scores, claims = part.sigmoid(), []
-        if mask_threshold is not None:
-            claim = packed(at_least(scores, mask_threshold))  # (words, R, w)
-            claims = [claim, packed(torch.ones_like(p)) - claim]
-        by_score, by_sum = packed(highest(scores.mul_(p))), packed(highest(part + p.log()))
-        ahead = only_first(by_score) * (by_score == by_sum).all(0)  # where both say the same
-        found.append(torch.stack([ahead, *claims]))
-    return torch.cat(found, dim=2).int()
+    for part in parts(masks):
+        scores = part.sigmoid()  # (N, R, w)
+        claims = packed(at_least(scores, mask_threshold))  # (words, R, w)
+        found.append(torch.stack([packed(highest(scores.mul_(weights[:, None, None]))), claims]))
+    ahead, claims = torch.cat(found, dim=2)  # (words, h, w)
+    others = bits(len(masks), masks.device).sum(1)[:, None, None] - claims
+    return torch.cat([only_first(ahead), claims, others]).int()
 
 
-def highest(values: Tensor) -> Tensor:
-    """One where `values` (N, ...) are the highest along the first dimension and zero elsewhere, in their place."""
-    return values.eq_(values.amax(0))
+def parts(masks: Tensor) -> Sequence[Tensor]:
+    """`masks` (N, h, w) by some rows at a time, (N, R, w)."""
+    return masks.split(max(1, BLOCK_ELEMENTS // masks[:, 0].numel()), dim=1)
+
+
+def highest(values: Tensor, dim: int = 0) -> Tensor:
+    """One where `values` are the highest along a dimension and zero elsewhere, in their place."""
+    return values.eq_(values.amax(dim, keepdim=True))
 
 
 def at_least(values: Tensor, threshold: float) -> Tensor:
@@ -120,21 +140,20 @@ def counted(words: Tensor, length: int, areas: Tensor) -> Tensor:
 
 def only_first(words: Tensor) -> Tensor:
     """The same `packed` flags (words, ...) without those after the first: of equal masks the first is ahead."""
-    some = words > 0
-    highest_bit = torch.ldexp(some.float(), torch.frexp(words).exponent - 1)
-    return highest_bit * (some.cumsum(0) == 1)
+    highest_bit = (words.view(torch.int32) & EXPONENT).view(torch.float32)  # a number without its mantissa
+    return highest_bit * (words.cumsum(0) == words)
 
 
 def first(words: Tensor) -> Tensor:
-    """The first flag that is not zero of those `packed` in int32 `words` (words, ...), int64 (...)."""
-    places = BITS - torch.frexp(words.float()).exponent.long()  # (words, ...): BITS where none is
-    return reduce(lambda later, place: torch.where(place < BITS, place, BITS + later), places.flip(0))
+    """The first flag that is not zero of those `packed` in `words` (words, ...), int64 (...)."""
+    places = BITS - 1 + 127 - (words.float().view(torch.int32) >> 23)  # (words, ...): BITS or more where none is
+    return reduce(lambda later, place: torch.where(place < BITS, place, BITS + later), places.flip(0)).long()
 
 
 def everywhere(words: Tensor, points: Sampling) -> Tensor:
-    """The bits of `words` (M, words, h, w) that are set at all places around a tile, (M, words, t, t')."""
-    words = words.permute(2, 3, 0, 1)  # (h, w, M, words)
-    words = reduce(torch.bitwise_and, (words.index_select(0, place) for place in points.rows.T))  # (t, w, M, words)
-    words = words.transpose(0, 1).contiguous()  # (w, t, M, words)
+    """The bits of `words` (words, h, w) that are set at all places around a tile, (words, t, t')."""
+    words = words.permute(1, 2, 0)  # (h, w, words)
+    words = reduce(torch.bitwise_and, (words.index_select(0, place) for place in points.rows.T))  # (t, w, words)
+    words = words.transpose(0, 1).contiguous()  # (w, t, words)
     words = reduce(torch.bitwise_and, (words.index_select(0, place) for place in points.columns.T))
-    return words.permute(2, 3, 1, 0)  # (M, words, t, t')
+    return words.permute(2, 1, 0)  # (words, t, t')

@@ -24,6 +24,8 @@ def without_autocast(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def exact(prediction, *args, **kwargs):
+        if not torch.is_autocast_enabled(prediction.device.type):
+            return function(prediction, *args, **kwargs)  # to leave it again and again takes longer than to look
         with torch.autocast(prediction.device.type, enabled=False):
             return function(prediction, *args, **kwargs)
 

@@ -53,10 +53,18 @@ class Tiles:
 
     def scores(self, row: Tensor, column: Tensor) -> Tensor:
         """The scores (U, P, N) at the points of the tiles in `row` and `column` (U,) of the grid."""
-        places = self.grid.points.window_places(row, column, self.logits.shape[1])  # (U, window)
-        near = self.logits.flatten(0, 1).index_select(0, places.flatten()).unflatten(0, places.shape)  # (U, window, N)
-        found = self.grid.points.weights(row, column) @ near  # (U, P, N)
+        found = self.grid.points.weights(row, column) @ self.near(row, column)  # (U, P, N)
         return self.activate(found, out=found)
+
+    def scores_by_mask(self, row: Tensor, column: Tensor) -> Tensor:
+        """The same, (U, N, P): to look for the highest along a dimension that is not the last is many times as fast."""
+        found = self.near(row, column).mT @ self.grid.points.weights(row, column).mT  # (U, N, P)
+        return self.activate(found, out=found)
+
+    def near(self, row: Tensor, column: Tensor) -> Tensor:
+        """The logits (U, window, N) around these tiles."""
+        places = self.grid.points.window_places(row, column, self.logits.shape[1])  # (U, window)
+        return self.logits.flatten(0, 1).index_select(0, places.flatten()).unflatten(0, places.shape)
 
     def of_pixels(self, scores: Tensor, row: Tensor, column: Tensor) -> Tensor:
         """The scores (U, TILE x TILE, K) of the pixels of tiles, of those at their points (U, P, K)."""
