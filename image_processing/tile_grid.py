@@ -34,15 +34,15 @@ class Sampling:
         self.count, self.window = (rows.weights.shape[i] * columns.weights.shape[i] for i in (1, 2))  # of each tile
         # Spread to where their products will be: factors of one shape are multiplied many times as fast as such small
         # ones of two.
-        # (t, P, 1, w, 1) and (t', 1, P', 1, w') to (t, P, P', w, w') and (t', P, P', w, w').
-        down, across = rows.weights[:, :, None, :, None], columns.weights[:, None, :, None, :]
-        shape = torch.broadcast_shapes(down.shape[1:], across.shape[1:])  # (P, P', w, w')
+        # (t, w, 1, P, 1) and (t', 1, w', 1, P') to (t, w, w', P, P') and (t', w, w', P, P').
+        down, across = rows.weights.mT[:, :, None, :, None], columns.weights.mT[:, None, :, None, :]
+        shape = torch.broadcast_shapes(down.shape[1:], across.shape[1:])  # (w, w', P, P')
         self.down, self.across = (factor.expand(-1, *shape).contiguous().to(device) for factor in (down, across))
 
     def weights(self, row: Tensor, column: Tensor) -> Tensor:
-        """Those of the tiles in `row` and `column` (U,) of the grid, (U, points, window)."""
-        weights = self.down.index_select(0, row).mul_(self.across.index_select(0, column))  # (U, P, P', w, w')
-        return weights.flatten(3).flatten(1, 2)  # (U, P x P', w x w')
+        """Those of the tiles in `row` and `column` (U,) of the grid, (U, window, points)."""
+        weights = self.down.index_select(0, row).mul_(self.across.index_select(0, column))  # (U, w, w', P, P')
+        return weights.flatten(3).flatten(1, 2)  # (U, w x w', P x P')
 
     def window_places(self, row: Tensor, column: Tensor, width: int) -> Tensor:
         """The places (U, window) around these tiles, counted through rows of `width`."""

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 
 import torch
 from torch import Tensor
 
 from .tile_grid import TILE, TileGrid
 
-BLOCK_ELEMENTS = 2**19  # elements of a block's largest tensor: 2 MB in float32, which caches hold
+BLOCK_ELEMENTS = 2**20  # elements of a block's largest tensor: 2 MB in float32, which caches hold
 COLUMNS = 16  # of which matrix products like to have a multiple
 MANY_TILES = 2048  # that are compared with all labels at once
 
@@ -30,7 +30,11 @@ class Tiles:
 
     def __init__(self, masks: Tensor, grid: TileGrid, activate: Callable):
         self.masks, self.grid, self.activate = masks, grid, activate
-        self.logits = masks.permute(1, 2, 0).contiguous()  # (h, w, N)
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """Those of the masks, place by place, (h, w, N)."""
+        return self.masks.permute(1, 2, 0).contiguous()
 
     def elements(self, channels: int) -> int:
         """Of the largest tensor that a tile's `scores` and `of_pixels` need, for so many of N or K."""
@@ -53,22 +57,22 @@ class Tiles:
 
     def scores(self, row: Tensor, column: Tensor) -> Tensor:
         """The scores (U, P, N) at the points of the tiles in `row` and `column` (U,) of the grid."""
-        found = self.grid.points.weights(row, column) @ self.near(row, column)  # (U, P, N)
+        places = self.grid.points.window_places(row, column, self.masks.shape[2])  # (U, window)
+        near = self.logits.flatten(0, 1).index_select(0, places.flatten()).unflatten(0, places.shape)  # (U, window, N)
+        found = self.grid.points.weights(row, column).mT @ near  # (U, P, N)
         return self.activate(found, out=found)
 
     def scores_by_mask(self, row: Tensor, column: Tensor) -> Tensor:
         """The same, (U, N, P): to look for the highest along a dimension that is not the last is many times as fast."""
-        found = self.near(row, column).mT @ self.grid.points.weights(row, column).mT  # (U, N, P)
+        places = self.grid.points.window_places(row, column, self.masks.shape[2])  # (U, window)
+        near = self.masks.flatten(1).gather(1, places.flatten().expand(len(self.masks), -1))  # (N, U x window)
+        near = near.unflatten(1, places.shape).transpose(0, 1)  # (U, N, window)
+        found = near @ self.grid.points.weights(row, column)  # (U, N, P)
         return self.activate(found, out=found)
-
-    def near(self, row: Tensor, column: Tensor) -> Tensor:
-        """The logits (U, window, N) around these tiles."""
-        places = self.grid.points.window_places(row, column, self.logits.shape[1])  # (U, window)
-        return self.logits.flatten(0, 1).index_select(0, places.flatten()).unflatten(0, places.shape)
 
     def of_pixels(self, scores: Tensor, row: Tensor, column: Tensor) -> Tensor:
         """The scores (U, TILE x TILE, K) of the pixels of tiles, of those at their points (U, P, K)."""
-        return scores if self.grid.pixels is None else self.grid.pixels.weights(row, column) @ scores
+        return scores if self.grid.pixels is None else self.grid.pixels.weights(row, column).mT @ scores
 
 
 @dataclass(frozen=True)
