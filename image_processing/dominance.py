@@ -8,6 +8,9 @@ carries over to means as well. So a mask that is first by score and by logit + l
 first all over it, and so is one whose logits are highest, where these are the scores. The other tiles are computed
 pixel by pixel. The answer is that of the whole computation, to float rounding.
 
+Where one mask alone claims a place, its logit is the highest there, and so is its logit + log p beside all of smaller
+p. Segments overlap little: if this holds at most places, scores and claims tell enough, and logits need not be compared.
+
 Whose turn it is at a place is noted in bits of whole numbers, which float32 has exactly up to 24: what holds at all
 places around a tile is then one "and", whatever the number of masks.
 """
@@ -27,7 +30,8 @@ from .tiles import Tiles, Winners, blocks
 
 BITS = 24
 EXPONENT = 0x7F800000  # the bits of a float32 that say between which powers of two it lies
-FEW = 1 / 16  # of the tiles, which are sooner computed pixel by pixel than told by their logits
+OPEN_ELEMENTS = 2**20  # of tiles that are computed at once, 4 MB in float32
+MOST = 15 / 16  # of the places: the others are sooner computed pixel by pixel than told by more comparisons
 
 
 @dataclass(frozen=True)
@@ -47,28 +51,16 @@ def highest_masks(
     sigmoid is at least `mask_threshold`.
     """
     grid, masks = tiles.grid, len(tiles.masks)
-    if weights is None:
-        ahead, claims = everywhere(by_logit(tiles.masks, 0), grid.points), None  # (words, t, t')
-        is_open = (ahead == 0).all(0)  # (t, t')
-    else:
-        found = by_score(tiles.masks, weights, mask_threshold)
-        ahead, claims, others = everywhere(found, grid.points).unflatten(0, (3, -1))  # (words, t, t') each
-        is_open = (ahead == 0).all(0) | (claims | others).ne(bits(masks, ahead.device).sum(1).int()[:, None, None]).any(
-            0
-        )
-        # Where the leader alone claims all places, its logits are the highest, whatever its weight.
-        in_doubt = (claims != ahead).any(0) & ~is_open  # (t, t')
-        if in_doubt.sum() > FEW * in_doubt.numel():
-            in_doubt &= (everywhere(by_logit(tiles.masks, weights.log()[:, None, None]), grid.points) != ahead).any(0)
-        is_open |= in_doubt
+    ahead, claims = near_tiles(tiles.masks, weights, mask_threshold, grid.points)  # (words, t, t')
+    is_open = (ahead == 0).all(0)  # (t, t')
     leader = first(ahead).masked_fill_(is_open, 0)  # (t, t')
     areas = (grid.areas * ~is_open).flatten()
     won = areas.new_zeros(masks).index_add_(0, leader.flatten(), areas)  # (N,), float64
-    claimed = None if claims is None else counted(claims.flatten(1), masks, areas)  # (N,)
+    claimed = None if weights is None else won.clone() if claims is None else counted(claims.flatten(1), masks, areas)
     row, column = torch.nonzero(is_open, as_tuple=True)  # (U,)
     winners = [row.new_empty(0, TILE * TILE)]
     falling = torch.arange(masks, 0, -1.0, device=row.device)[:, None]
-    for chunk in blocks(len(row), tiles.elements(masks)):
+    for chunk in blocks(len(row), tiles.elements(masks), OPEN_ELEMENTS):
         place = row[chunk], column[chunk]
         scores = tiles.scores_by_mask(*place)  # (U, N, P)
         inside = grid.pixels_inside(*place)  # (U, P)
@@ -78,27 +70,44 @@ def highest_masks(
         winner = (masks - highest(scores, 1).mul_(falling).amax(1)).long()  # (U, TILE x TILE), the first of equal ones
         won.index_add_(0, winner.flatten(), inside.flatten().double())
         winners.append(winner)
-    shares = Shares(won.long(), None if claims is None else claimed.long())
+    shares = Shares(won.long(), None if weights is None else claimed.long())
     return Winners(grid, leader, row, column, torch.cat(winners)), shares
 
 
+def near_tiles(
+    masks: Tensor, weights: Tensor | None, mask_threshold: float | None, points: Sampling
+) -> tuple[Tensor, Tensor | None]:
+    """The mask that is first all over each tile, none for an open one, and those that claim it, None where only the
+    first may; `packed`, int32 (words, t, t') each."""
+    if weights is None:
+        return everywhere(by_logit(masks, 0).int(), points), None
+    ahead, claims = by_score(masks, weights, mask_threshold)  # (words, h, w) each
+    # What alone claims a place has the highest logit there, and so the highest logit + log p of those with less p.
+    alone = same(ahead, claims)  # (h, w)
+    if alone.sum() > MOST * alone.numel():
+        return everywhere((ahead * alone).int(), points), None
+    ahead *= torch.maximum(alone, same(ahead, by_logit(masks, weights.log()[:, None, None])))
+    of_all = bits(len(masks), masks.device).sum(1)[:, None, None]
+    words = everywhere(torch.cat([ahead, claims, of_all - claims]).int(), points)
+    ahead, claims, others = words.unflatten(0, (3, -1))  # (words, t, t') each
+    return ahead * (claims | others).eq(of_all.int()).all(0), claims
+
+
 def by_logit(masks: Tensor, shift: Tensor | float) -> Tensor:
-    """Which of `masks` (N, h, w) plus `shift` has the highest logit at each place, `packed`, int32 (words, h, w)."""
-    found = [packed(highest(part + shift)) for part in parts(masks)]  # (words, R, w)
-    return only_first(torch.cat(found, dim=1)).int()
+    """Which of `masks` (N, h, w) has the highest logit + `shift` at each place, `packed` (words, h, w)."""
+    return only_first(torch.cat([packed(highest(part + shift)) for part in parts(masks)], dim=1))
 
 
-def by_score(masks: Tensor, weights: Tensor, mask_threshold: float) -> Tensor:
-    """Which of `masks` (N, h, w) has the highest score at each place, then which ones claim it and which do not,
-    `packed`, int32 (3 x words, h, w)."""
+def by_score(masks: Tensor, weights: Tensor, mask_threshold: float) -> tuple[Tensor, Tensor]:
+    """Which of `masks` (N, h, w) has the highest score at each place, and which ones claim it, `packed` (words, h, w)
+    each."""
     found = []
     for part in parts(masks):
         scores = part.sigmoid()  # (N, R, w)
         claims = packed(at_least(scores, mask_threshold))  # (words, R, w)
-        found.append(torch.stack([packed(highest(scores.mul_(weights[:, None, None]))), claims]))
-    ahead, claims = torch.cat(found, dim=2)  # (words, h, w)
-    others = bits(len(masks), masks.device).sum(1)[:, None, None] - claims
-    return torch.cat([only_first(ahead), claims, others]).int()
+        found.append((packed(highest(scores.mul_(weights[:, None, None]))), claims))
+    ahead, claims = (torch.cat(words, dim=1) for words in zip(*found, strict=True))
+    return only_first(ahead), claims
 
 
 def parts(masks: Tensor) -> Sequence[Tensor]:
@@ -114,6 +123,11 @@ def highest(values: Tensor, dim: int = 0) -> Tensor:
 def at_least(values: Tensor, threshold: float) -> Tensor:
     """One where `values` are at least `threshold`, and zero elsewhere: floats, which are many times as fast as bool."""
     return torch.ge(values, threshold, out=torch.empty_like(values))
+
+
+def same(one: Tensor, other: Tensor) -> Tensor:
+    """One where words (words, ...) are equal, and zero elsewhere, (...)."""
+    return torch.eq(one, other, out=torch.empty_like(one)).amin(0)
 
 
 @lru_cache(maxsize=128)
@@ -141,7 +155,7 @@ def counted(words: Tensor, length: int, areas: Tensor) -> Tensor:
 def only_first(words: Tensor) -> Tensor:
     """The same `packed` flags (words, ...) without those after the first: of equal masks the first is ahead."""
     highest_bit = (words.view(torch.int32) & EXPONENT).view(torch.float32)  # a number without its mantissa
-    return highest_bit * (words.cumsum(0) == words)
+    return highest_bit if len(words) == 1 else highest_bit * (words.cumsum(0) == words)
 
 
 def first(words: Tensor) -> Tensor:

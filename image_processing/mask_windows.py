@@ -35,11 +35,14 @@ class MaskWindow:
 def mask_windows(p: ImagePrediction, queries: Tensor, mask_threshold: float) -> Iterator[MaskWindow]:
     """A window for each of `queries` (n,) at the output's size; inside is where the probability reaches
     `mask_threshold`."""
-    masks = p.mask_logits.detach().index_select(0, queries)  # (n, h, w)
-    lines = zip(masks.shape[1:], p.canvas_size, p.image_size, p.output_size, strict=True)
-    down, across = (resizing(*line, masks.device) for line in lines)
+    masks = [p.mask_logits[query].detach() for query in queries.tolist()]  # (h, w) each, as they lie
+    if not masks:
+        return
+    lines = zip(masks[0].shape, p.canvas_size, p.image_size, p.output_size, strict=True)
+    down, across = (resizing(*line, p.device) for line in lines)
     # A pixel lies between the values it is a mean of.
-    reaches = [masks.amax(axis).sigmoid() >= mask_threshold for axis in (2, 1)]  # (n, h), (n, w)
+    highest = (torch.stack([mask.amax(axis) for mask in masks]) for axis in (1, 0))  # (n, h), (n, w)
+    reaches = [values.sigmoid() >= mask_threshold for values in highest]
     for mask, row, column in zip(masks, down.reached(reaches[0]), across.reached(reaches[1]), strict=True):
         (from_rows, weights), (from_columns, others) = down.part(row), across.part(column)
         logits = torch.linalg.multi_dot([weights, mask[from_rows, from_columns], others.T])  # (R, C), cheaper way first
@@ -47,7 +50,7 @@ def mask_windows(p: ImagePrediction, queries: Tensor, mask_threshold: float) -> 
         inside = at_least(probabilities, mask_threshold)
         total = probabilities.mul_(inside).sum()
         inside = inside.bool()
-        yield MaskWindow(row, column, inside, inside.sum(), total)
+        yield MaskWindow(row, column, inside, inside.count_nonzero(), total)
 
 
 @dataclass(frozen=True)

@@ -239,7 +239,7 @@ def instance_segmentation(
         segmentation, visible = _void(prediction), []
         for window, info in zip(windows, infos, strict=True):
             free = window.inside & (window.of(segmentation) == 0)  # (R, C)
-            visible_area = int(free.sum())
+            visible_area = int(free.count_nonzero())
             if visible_area > 0 and visible_area / int(window.area) >= overlap_mask_area_threshold:
                 visible.append(info)
                 window.of(segmentation).masked_fill_(free, len(visible))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .tile_grid import TILE, TileGrid
 
-BLOCK_ELEMENTS = 2**20  # elements of a block's largest tensor: 2 MB in float32, which caches hold
+BLOCK_ELEMENTS = 2**19  # elements of a block's largest tensor: 2 MB in float32, which caches hold
 COLUMNS = 16  # of which matrix products like to have a multiple
 MANY_TILES = 2048  # that are compared with all labels at once
 
@@ -152,7 +152,8 @@ def contenders(low: Tensor, high: Tensor, leader: Tensor, weights: Tensor) -> Te
     return contend
 
 
-def blocks(length: int, elements: int) -> list[slice]:
-    """0 to `length` in slices, whose parts of `elements` each stay within a block (one part at least)."""
-    step = max(1, BLOCK_ELEMENTS // max(1, elements))
+def blocks(length: int, elements: int, at_once: int | None = None) -> list[slice]:
+    """0 to `length` in slices, whose parts of `elements` each have no more than `at_once` or `BLOCK_ELEMENTS` (one part
+    at least)."""
+    step = max(1, (at_once or BLOCK_ELEMENTS) // max(1, elements))
     return [slice(first, first + step) for first in range(0, length, step)]

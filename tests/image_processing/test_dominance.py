@@ -53,6 +53,26 @@ def test_smooth_masks_of_queries_that_differ_in_confidence(queries, steepness):
     assert len(answer["segments_info"]) == number >= 1
 
 
+@pytest.mark.parametrize("most", [-1, 15 / 16, 2])
+@pytest.mark.parametrize("overlap", [0.0, 0.4])
+@pytest.mark.parametrize("queries", [9, 30])
+def test_places_that_one_mask_alone_claims(most, overlap, queries, monkeypatch):
+    monkeypatch.setattr(dominance, "MOST", most)  # always by claims alone, as it suits, never
+    draw = torch.Generator().manual_seed(queries)
+    near = torch.rand(queries, 2, generator=draw) * torch.tensor([40, 48])
+    places = torch.cartesian_prod(torch.arange(40.0), torch.arange(48.0)).view(1, 40, 48, 2)
+    distance = (places - near[:, None, None]).norm(dim=-1)  # (N, h, w)
+    first, second = distance.sort(0).values[:2]
+    masks = (torch.where(distance == first, second, first) - distance).clamp(-8, 8) + overlap * 3
+    classes = torch.zeros(queries, 5)
+    classes[:, 0] = torch.empty(queries).uniform_(0, 6, generator=draw)
+    p = ImagePrediction(classes, masks, (160, 192), (160, 180), (100, 130))
+    expected, number = whole_answer(p, 0.1, 0.5, 0.6)
+    answer = panoptic_segmentation(p, 0.1, 0.5, 0.6, set())
+    assert (answer["segmentation"] != expected).float().mean() < 1e-3
+    assert len(answer["segments_info"]) == number > 3
+
+
 def test_of_equal_queries_the_first_is_ahead():
     masks = torch.full((3, 8, 8), 30.0)
     masks[:, :, 4:] = -30.0

@@ -131,6 +131,7 @@ def test_a_default_dtype_does_not_matter():
 def test_nothing_of_classes_or_queries_times_the_picture_is_made(monkeypatch):
     monkeypatch.setattr(row_blocks, "BLOCK_ELEMENTS", 2**16)
     monkeypatch.setattr(tiles, "BLOCK_ELEMENTS", 2**16)
+    monkeypatch.setattr(dominance, "OPEN_ELEMENTS", 2**16)
     classes, masks = query_logits(4, 12, 20, (24, 32))
     outputs = outputs_of(classes, masks, pixel_mask((96, 128), (96, 120)))
     processor = MaskFormerUniversalImageProcessor()
