@@ -9,7 +9,7 @@ first all over it, and so is one whose logits are highest, where these are the s
 pixel by pixel. The answer is that of the whole computation, to float rounding.
 
 Where one mask alone claims a place, its logit is the highest there, and so is its logit + log p beside all of smaller
-p. Segments overlap little: if this holds at most places, scores and claims tell enough, and logits need not be compared.
+p. Segments overlap little: if this holds at most places, scores and claims tell enough.
 
 Whose turn it is at a place is noted in bits of whole numbers, which float32 has exactly up to 24: what holds at all
 places around a tile is then one "and", whatever the number of masks.
