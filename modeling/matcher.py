@@ -21,6 +21,7 @@ FOCAL_ALPHA = 0.25
 ELEMENTS_AT_ONCE = 2**18  # of predicted masks; what is computed at once should stay in a processor's cache
 SMALLEST = 1e-37  # of probabilities whose logarithm is taken; a normal number
 FEW_CORES = 3  # on which MKL's logarithm may be slower than NumPy's on one
+PLACES_AT_ONCE = 1024  # or so, of each mask: about a page of memory
 ALIGNED = 64  # places of which a part has a multiple, so that rows begin where a processor's vectors do
 ROWS = 16  # of which matrix products like to have a multiple
 
@@ -82,40 +83,56 @@ def mask_costs(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tenso
     `logits` (L, N, P) and `targets` bool (n, ...) at the P places where masks are compared.
     """
     wide = torch.promote_types(logits.dtype, torch.float32)
-    count, places, queries = len(targets), logits.shape[2], logits.shape[:2].numel()
+    count, (_, queries, places) = len(targets), logits.shape
     # One more target is all ones, for the area of what is predicted; the others fill up.
     rows = torch.zeros(-(-(count + 1) // ROWS) * ROWS, places, dtype=torch.bool, device=logits.device)
     rows[:count].view(targets.shape).copy_(targets)
     rows[count] = True
-    sums = logits.new_zeros(2 * queries, len(rows), dtype=wide)
-    constant = sums.new_zeros(logits.shape[:2])
     # A CPU gains from small blocks, an accelerator from large ones.
-    at_once = ELEMENTS_AT_ONCE if logits.device.type == "cpu" else 64 * ELEMENTS_AT_ONCE
-    step = max(256, at_once // max(1, queries) // ALIGNED * ALIGNED)
+    on_cpu = logits.device.type == "cpu"
+    at_once = ELEMENTS_AT_ONCE if on_cpu else 64 * ELEMENTS_AT_ONCE
+    layers = max(1, round(at_once / max(1, queries) / PLACES_AT_ONCE))
+    step = max(256, at_once // max(1, layers * queries) // ALIGNED * ALIGNED)
     # Masks are in one place: most parts of the image have few of them. To ask, an accelerator would have to wait.
-    parts = logits.split(step, dim=2)
-    there = those_there(rows, step) if logits.device.type == "cpu" else [None] * len(parts)
-    room = sums.new_empty(3 * queries * min(step, places))  # the same memory for all: new memory costs
-    shape = None
-    for part, wanted, some in zip(parts, rows.split(step, dim=1), there, strict=True):
-        if part.shape != shape:  # as the last may be; to make the same views again takes as long as to compute
-            shape = part.shape
-            terms, log = room[: 3 * part.numel()].split(2 * part.numel())
-            # Both terms of a query lie together: so the core that computes them is the one that multiplies them, where
-            # products are shared out by rows. From one core's cache to another's is a long way.
-            terms, log = terms.view(*shape[:2], 2, -1), log.view(shape)  # (L, N, 2, P'), (L, N, P')
-            flat = terms.flatten(0, 2)  # (L x N x 2, P'): one product for both
-        constant += focal_terms(part, terms, log)
-        if some is None:
-            sums.addmm_(flat, wanted.to(wide).T)
-        else:
-            sums.index_add_(1, some, flat @ wanted[some].to(wide).T)  # (L x N x 2, m)
-    difference, overlap = sums.view(*logits.shape[:2], 2, -1).unbind(2)  # (L, N, more than n)
+    there = those_there(rows, step) if on_cpu else [None] * -(-places // step)
+    wanted = [
+        (some, (part if some is None else part[some]).to(wide))  # (m, P')
+        for part, some in zip(rows.split(step, dim=1), there, strict=True)
+    ]
+    sums, constant = zip(*(sums_over(group, wanted, len(rows)) for group in logits.split(layers)), strict=True)
+    sums, constant = torch.cat(sums), torch.cat(constant)  # (L, N, 2, more than n), (L, N)
+    difference, overlap = sums.unbind(2)
     # An infinite logit is one wherever it is, in places that no mask asks about too.
     constant += 0 * difference[..., count]
     focal = (1 - FOCAL_ALPHA) * (constant[..., None] - difference[..., :count])
     areas = overlap[..., count, None] + rows[:count].sum(1)
     return focal / places, 1 - (2 * overlap[..., :count] + 1) / (areas + 1)
+
+
+def sums_over(
+    logits: torch.Tensor, wanted: list[tuple[torch.Tensor | None, torch.Tensor]], count: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The `focal_terms` of `logits` (L, N, P) summed over each of `count` masks, (L, N, 2, count), and over all places.
+
+    `wanted` are the masks part by part: which ones (m,), None for all, and their zeros and ones (m, P').
+    """
+    kept, queries, step = logits.shape[:2], logits.shape[:2].numel(), wanted[0][1].shape[1]
+    room = wanted[0][1].new_empty(3, queries * step)  # the same memory for all: new memory costs
+    sums, constant = room.new_zeros(2 * queries, count), room.new_zeros(kept)
+    terms = log = None
+    for part, (some, masks) in zip(logits.split(step, dim=2), wanted, strict=True):
+        if log is None or log.shape != part.shape:  # to make the same views again takes as long as to compute
+            terms, log = room[:2].flatten()[: 2 * part.numel()], room[2, : part.numel()].view(part.shape)  # (L, N, P')
+            # Both terms of a query lie together: so the core that computes them is the one that multiplies them, where
+            # products are shared out by rows. From one core's cache to another's is a long way.
+            terms = terms.view(*kept, 2, -1)  # (L, N, 2, P')
+            flat = terms.flatten(0, 2)  # (L x N x 2, P'): one product for both
+        constant += focal_terms(part, terms, log)
+        if some is None:
+            sums.addmm_(flat, masks.T)
+        else:
+            sums.index_add_(1, some, flat @ masks.T)  # (L x N x 2, m)
+    return sums.view(*kept, 2, -1), constant
 
 
 def nearest(masks: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
