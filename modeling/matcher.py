@@ -83,7 +83,7 @@ def mask_costs(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tenso
     `logits` (L, N, P) and `targets` bool (n, ...) at the P places where masks are compared.
     """
     wide = torch.promote_types(logits.dtype, torch.float32)
-    count, (_, queries, places) = len(targets), logits.shape
+    count, (layers, queries, places) = len(targets), logits.shape
     # One more target is all ones, for the area of what is predicted; the others fill up.
     rows = torch.zeros(-(-(count + 1) // ROWS) * ROWS, places, dtype=torch.bool, device=logits.device)
     rows[:count].view(targets.shape).copy_(targets)
@@ -91,7 +91,7 @@ def mask_costs(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tenso
     # A CPU gains from small blocks, an accelerator from large ones.
     on_cpu = logits.device.type == "cpu"
     at_once = ELEMENTS_AT_ONCE if on_cpu else 64 * ELEMENTS_AT_ONCE
-    layers = max(1, round(at_once / max(1, queries) / PLACES_AT_ONCE))
+    layers = min(layers, max(1, round(at_once / max(1, queries) / PLACES_AT_ONCE)))  # at once
     step = max(256, at_once // max(1, layers * queries) // ALIGNED * ALIGNED)
     # Masks are in one place: most parts of the image have few of them. To ask, an accelerator would have to wait.
     there = those_there(rows, step) if on_cpu else [None] * -(-places // step)
