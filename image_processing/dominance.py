@@ -9,7 +9,7 @@ first all over it, and so is one whose logits are highest, where these are the s
 pixel by pixel. The answer is that of the whole computation, to float rounding.
 
 Where one mask alone claims a place, its logit is the highest there, and so is its logit + log p beside all of smaller
-p. Segments overlap little: if this holds at most places, scores and claims tell enough.
+p. Segments overlap little: if this leaves few tiles open, scores and claims tell enough.
 
 Whose turn it is at a place is noted in bits of whole numbers, which float32 has exactly up to 24: what holds at all
 places around a tile is then one "and", whatever the number of masks.
@@ -31,7 +31,7 @@ from .tiles import Tiles, Winners, blocks
 BITS = 24
 EXPONENT = 0x7F800000  # the bits of a float32 that say between which powers of two it lies
 OPEN_ELEMENTS = 2**20  # of tiles that are computed at once, 4 MB in float32
-MOST = 15 / 16  # of the places: the others are sooner computed pixel by pixel than told by more comparisons
+FEW = 1 / 4  # of the tiles, which are sooner computed pixel by pixel than told by more comparisons
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ def highest_masks(
     leader = first(ahead).masked_fill_(is_open, 0)  # (t, t')
     areas = (grid.areas * ~is_open).flatten()
     won = areas.new_zeros(masks).index_add_(0, leader.flatten(), areas)  # (N,), float64
-    claimed = None if weights is None else won.clone() if claims is None else counted(claims.flatten(1), masks, areas)
+    claimed = won.clone() if claims is None else counted(claims.flatten(1), masks, areas)  # (N,)
     row, column = torch.nonzero(is_open, as_tuple=True)  # (U,)
     winners = [row.new_empty(0, TILE * TILE)]
-    falling = torch.arange(masks, 0, -1.0, device=row.device)[:, None]
+    falling = torch.arange(masks, 0, -1, dtype=torch.float32, device=row.device)[:, None]  # the first counts most
     for chunk in blocks(len(row), tiles.elements(masks), OPEN_ELEMENTS):
         place = row[chunk], column[chunk]
         scores = tiles.scores_by_mask(*place)  # (U, N, P)
@@ -77,15 +77,16 @@ def highest_masks(
 def near_tiles(
     masks: Tensor, weights: Tensor | None, mask_threshold: float | None, points: Sampling
 ) -> tuple[Tensor, Tensor | None]:
-    """The mask that is first all over each tile, none for an open one, and those that claim it, None where only the
-    first may; `packed`, int32 (words, t, t') each."""
+    """The mask that is first all over each tile, none for an open one, and those that claim it, None where the first
+    alone does or nothing is claimed; `packed`, int32 (words, t, t') each."""
     if weights is None:
         return everywhere(by_logit(masks, 0).int(), points), None
     ahead, claims = by_score(masks, weights, mask_threshold)  # (words, h, w) each
     # What alone claims a place has the highest logit there, and so the highest logit + log p of those with less p.
     alone = same(ahead, claims)  # (h, w)
-    if alone.sum() > MOST * alone.numel():
-        return everywhere((ahead * alone).int(), points), None
+    lone = everywhere((ahead * alone).int(), points)  # (words, t, t')
+    if (lone == 0).all(0).float().mean() <= FEW:
+        return lone, None
     ahead *= torch.maximum(alone, same(ahead, by_logit(masks, weights.log()[:, None, None])))
     of_all = bits(len(masks), masks.device).sum(1)[:, None, None]
     words = everywhere(torch.cat([ahead, claims, of_all - claims]).int(), points)

@@ -41,8 +41,8 @@ def mask_windows(p: ImagePrediction, queries: Tensor, mask_threshold: float) -> 
     lines = zip(masks[0].shape, p.canvas_size, p.image_size, p.output_size, strict=True)
     down, across = (resizing(*line, p.device) for line in lines)
     # A pixel lies between the values it is a mean of.
-    highest = (torch.stack([mask.amax(axis) for mask in masks]) for axis in (1, 0))  # (n, h), (n, w)
-    reaches = [values.sigmoid() >= mask_threshold for values in highest]
+    maxima = (torch.stack([mask.amax(axis) for mask in masks]) for axis in (1, 0))  # (n, h), (n, w)
+    reaches = [values.sigmoid() >= mask_threshold for values in maxima]
     for mask, row, column in zip(masks, down.reached(reaches[0]), across.reached(reaches[1]), strict=True):
         (from_rows, weights), (from_columns, others) = down.part(row), across.part(column)
         logits = torch.linalg.multi_dot([weights, mask[from_rows, from_columns], others.T])  # (R, C), cheaper way first

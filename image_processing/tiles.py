@@ -153,7 +153,7 @@ def contenders(low: Tensor, high: Tensor, leader: Tensor, weights: Tensor) -> Te
 
 
 def blocks(length: int, elements: int, at_once: int | None = None) -> list[slice]:
-    """0 to `length` in slices, whose parts of `elements` each have no more than `at_once` or `BLOCK_ELEMENTS` (one part
-    at least)."""
+    """0 to `length` in slices, whose parts of `elements` each have no more than `at_once`, by default `BLOCK_ELEMENTS`
+    (one part at least)."""
     step = max(1, (at_once or BLOCK_ELEMENTS) // max(1, elements))
     return [slice(first, first + step) for first in range(0, length, step)]

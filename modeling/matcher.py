@@ -24,6 +24,7 @@ FEW_CORES = 3  # on which MKL's logarithm may be slower than NumPy's on one
 PLACES_AT_ONCE = 1024  # or so, of each mask: about a page of memory
 ALIGNED = 64  # places of which a part has a multiple, so that rows begin where a processor's vectors do
 ROWS = 16  # of which matrix products like to have a multiple
+CPUINFO = Path("/proc/cpuinfo")  # where Linux has it
 
 
 class PredictionIsNaN(ValueError):
@@ -60,11 +61,12 @@ def logarithm_(values: torch.Tensor) -> None:
 @cache
 def mkl_is_slow() -> bool:
     """PyTorch may take logarithms by MKL, which on processors other than Intel's takes several times as long."""
+    if not torch.backends.mkl.is_available():
+        return False
     try:
-        processor = Path("/proc/cpuinfo").read_text()
+        return "GenuineIntel" not in CPUINFO.read_text()
     except OSError:
-        processor = platform.processor()
-    return torch.backends.mkl.is_available() and "GenuineIntel" not in processor
+        return "GenuineIntel" not in platform.processor()
 
 
 def those_there(targets: torch.Tensor, step: int) -> list[torch.Tensor | None]:
@@ -91,19 +93,17 @@ def mask_costs(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tenso
     # A CPU gains from small blocks, an accelerator from large ones.
     on_cpu = logits.device.type == "cpu"
     at_once = ELEMENTS_AT_ONCE if on_cpu else 64 * ELEMENTS_AT_ONCE
-    layers = min(layers, max(1, round(at_once / max(1, queries) / PLACES_AT_ONCE)))  # at once
-    step = max(256, at_once // max(1, layers * queries) // ALIGNED * ALIGNED)
+    layers_at_once = min(layers, max(1, round(at_once / max(1, queries) / PLACES_AT_ONCE)))
+    step = max(256, at_once // max(1, layers_at_once * queries) // ALIGNED * ALIGNED)
     # Masks are in one place: most parts of the image have few of them. To ask, an accelerator would have to wait.
     there = those_there(rows, step) if on_cpu else [None] * -(-places // step)
     wanted = [
         (some, (part if some is None else part[some]).to(wide))  # (m, P')
         for part, some in zip(rows.split(step, dim=1), there, strict=True)
     ]
-    sums, constant = zip(*(sums_over(group, wanted, len(rows)) for group in logits.split(layers)), strict=True)
+    sums, constant = zip(*(sums_over(group, wanted, len(rows)) for group in logits.split(layers_at_once)), strict=True)
     sums, constant = torch.cat(sums), torch.cat(constant)  # (L, N, 2, more than n), (L, N)
     difference, overlap = sums.unbind(2)
-    # An infinite logit is one wherever it is, in places that no mask asks about too.
-    constant += 0 * difference[..., count]
     focal = (1 - FOCAL_ALPHA) * (constant[..., None] - difference[..., :count])
     areas = overlap[..., count, None] + rows[:count].sum(1)
     return focal / places, 1 - (2 * overlap[..., :count] + 1) / (areas + 1)
@@ -112,7 +112,8 @@ def mask_costs(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tenso
 def sums_over(
     logits: torch.Tensor, wanted: list[tuple[torch.Tensor | None, torch.Tensor]], count: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The `focal_terms` of `logits` (L, N, P) summed over each of `count` masks, (L, N, 2, count), and over all places.
+    """The `focal_terms` of `logits` (L, N, P) summed over each of `count` masks, (L, N, 2, count), and their sum of the
+    loss if all targets were 0, which is no number if any logit is none or infinite, (L, N).
 
     `wanted` are the masks part by part: which ones (m,), None for all, and their zeros and ones (m, P').
     """

@@ -53,11 +53,11 @@ def test_smooth_masks_of_queries_that_differ_in_confidence(queries, steepness):
     assert len(answer["segments_info"]) == number >= 1
 
 
-@pytest.mark.parametrize("most", [-1, 15 / 16, 2])
+@pytest.mark.parametrize("few", [-1, 1 / 4, 2])
 @pytest.mark.parametrize("overlap", [0.0, 0.4])
 @pytest.mark.parametrize("queries", [9, 30])
-def test_places_that_one_mask_alone_claims(most, overlap, queries, monkeypatch):
-    monkeypatch.setattr(dominance, "MOST", most)  # always by claims alone, as it suits, never
+def test_places_that_one_mask_alone_claims(few, overlap, queries, monkeypatch):
+    monkeypatch.setattr(dominance, "FEW", few)  # never by claims alone, as it suits, always
     draw = torch.Generator().manual_seed(queries)
     near = torch.rand(queries, 2, generator=draw) * torch.tensor([40, 48])
     places = torch.cartesian_prod(torch.arange(40.0), torch.arange(48.0)).view(1, 40, 48, 2)
@@ -71,6 +71,37 @@ def test_places_that_one_mask_alone_claims(most, overlap, queries, monkeypatch):
     answer = panoptic_segmentation(p, 0.1, 0.5, 0.6, set())
     assert (answer["segmentation"] != expected).float().mean() < 1e-3
     assert len(answer["segments_info"]) == number > 3
+
+
+def test_of_equal_masks_that_claim_the_same_the_second_is_hidden():
+    masks = torch.full((2, 8, 8), 30.0)
+    masks[0, :, 5:] = -30.0
+    classes = torch.tensor([[40.0, 0, 0], [40.0, 0, 0]])
+    p = ImagePrediction(classes, masks, (32, 32), (32, 32), (32, 32))
+    for overlap, segments in ((0.3, 2), (0.5, 1)):  # the second has the right 12 of 32 columns that it claims
+        answer = panoptic_segmentation(p, 0.5, 0.5, overlap, set())
+        assert torch.equal(answer["segmentation"], whole_answer(p, 0.5, 0.5, overlap)[0])
+        assert len(answer["segments_info"]) == segments
+
+
+def test_what_is_just_at_the_threshold_is_claimed():
+    p = ImagePrediction(torch.tensor([[40.0, 0, 0]]), torch.zeros(1, 8, 8), (32, 32), (32, 32), (32, 32))
+    assert panoptic_segmentation(p, 0.5, 0.5, 0.8, set())["segmentation"].eq(1).all()
+
+
+def test_more_queries_than_half_precision_counts():
+    masks = torch.full((700, 8, 8), -9.0)
+    masks[690, :, :4], masks[693, :, 4:] = 9.0, 9.0
+    classes = torch.tensor([[40.0, 0, 0]]).expand(700, -1)
+    p = ImagePrediction(classes, masks, (32, 32), (32, 32), (32, 32))
+    expected = panoptic_segmentation(p, 0.5, 0.5, 0.8, set())
+    assert expected["segmentation"].unique().tolist() == [1, 2]
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        answer = panoptic_segmentation(p, 0.5, 0.5, 0.8, set())
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(answer["segmentation"], expected["segmentation"])
 
 
 def test_of_equal_queries_the_first_is_ahead():

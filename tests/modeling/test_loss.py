@@ -103,6 +103,7 @@ def test_matching_is_the_cheapest_of_all_assignments(sizes):
 def test_matching_of_many_masks_of_which_each_is_in_one_place(monkeypatch, threads):
     monkeypatch.setattr(matcher, "ELEMENTS_AT_ONCE", 1)  # 256 places at a time, in which most masks are not
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(matcher, "mkl_is_slow", lambda: True)  # NumPy's logarithm by few threads, PyTorch's by many
     random = torch.Generator().manual_seed(5)
     class_logits = torch.randn(2, 1, 45, 4, generator=random)
     mask_logits = 3 * torch.randn(2, 1, 45, 40, 30, generator=random)
@@ -119,6 +120,42 @@ def test_matching_of_many_masks_of_which_each_is_in_one_place(monkeypatch, threa
         best = linear_sum_assignment(cost)
         chosen = sum(cost[q][t] for q, t in zip(queries.tolist(), targets.tolist(), strict=True))
         assert chosen == pytest.approx(sum(cost[q][t] for q, t in zip(*best, strict=True)), abs=1e-5)
+
+
+@pytest.mark.parametrize("slow", [True, False])
+def test_costs_of_predictions_from_next_to_nothing_to_far_too_sure(monkeypatch, slow):
+    monkeypatch.setattr(matcher, "mkl_is_slow", lambda: slow)
+    values = torch.tensor([-3000.0, -200, -100, -88, -80, -50, -20, -8, -5, 0, 5, 20, 50, 100, 3000])
+    logits = values.view(1, -1, 1).expand(2, -1, 400) * torch.tensor([1, 0.99]).view(2, 1, 1)  # (L, N, P)
+    targets = torch.zeros(3, 400, dtype=torch.bool)
+    targets[0, :100], targets[1] = True, True
+    focal, dice = matcher.mask_costs(logits, targets)
+    for layer, query, target in itertools.product(range(2), range(len(values)), range(3)):
+        expected = plain_focal_and_dice(logits[layer, query].double(), targets[target].double())
+        found = (focal[layer, query, target], dice[layer, query, target])
+        rounding = 2e-6 * max(1.0, abs(float(values[query])))  # costs are differences of sums of such terms
+        torch.testing.assert_close(torch.stack(found).double(), torch.stack(expected), rtol=1e-5, atol=rounding)
+
+
+def test_costs_of_float64_are_as_exact():
+    logits = torch.randn(2, 4, 400, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    target = torch.arange(400) < 150
+    costs = matcher.mask_costs(logits, target[None])
+    for layer, query in itertools.product(range(2), range(4)):
+        expected = plain_focal_and_dice(logits[layer, query], target.double())
+        for found, value in zip(costs, expected, strict=True):
+            assert found[layer, query, 0].item() == pytest.approx(value.item(), rel=1e-13)
+
+
+@pytest.mark.parametrize("processor", ["GenuineIntel", "AuthenticAMD"])
+@pytest.mark.parametrize("has_mkl", [True, False])
+def test_numpy_takes_logarithms_where_mkl_is_slow(monkeypatch, processor, has_mkl, tmp_path):
+    (tmp_path / "cpuinfo").write_text(f"vendor_id : {processor}\n")
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: has_mkl)
+    for path in (tmp_path / "cpuinfo", tmp_path / "absent"):
+        monkeypatch.setattr(matcher, "CPUINFO", path)
+        monkeypatch.setattr(matcher.platform, "processor", lambda: f"Family 6, {processor}")
+        assert matcher.mkl_is_slow.__wrapped__() == (has_mkl and processor == "AuthenticAMD")
 
 
 @pytest.mark.parametrize("count", [1, 15, 16, 40])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -134,11 +136,21 @@ def test_losses(run):
 
 
 def test_gradients(run):
-    gradients = official_gradients(run.model)
-    norms = {name: gradients[name].norm().item() for name in run.case["gradient_norms"]}
-    assert norms == pytest.approx(run.case["gradient_norms"], rel=3e-3)
-    total = torch.stack([p.grad.norm() for p in run.model.parameters() if p.grad is not None]).norm().item()
-    assert total == pytest.approx(run.case["gradient_norm"], rel=3e-3)
+    """The official ones were computed in float32, whose rounding is 0.2% of some, and of ours as much, by processor
+    and number of threads. So those in float64 are compared with both."""
+    exact = copy.deepcopy(run.model).double()
+    exact.zero_grad()
+    exact(**run.inputs | {"pixel_values": run.inputs["pixel_values"].double()}).loss.backward()
+    norms = gradient_norms(exact, run.case["gradient_norms"])
+    assert norms == pytest.approx(run.case["gradient_norms"] | {"": run.case["gradient_norm"]}, rel=3e-3)
+    assert gradient_norms(run.model, run.case["gradient_norms"]) == pytest.approx(norms, rel=3e-3)
+
+
+def gradient_norms(model, names) -> dict[str, float]:
+    """Those of the parameters of these official names, and of all together, by the name ""."""
+    gradients = official_gradients(model)
+    total = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm()
+    return {name: gradients[name].norm().item() for name in names} | {"": total.item()}
 
 
 def test_official_weights_come_back(run):
