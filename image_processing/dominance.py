@@ -85,7 +85,7 @@ def near_tiles(
     # What alone claims a place has the highest logit there, and so the highest logit + log p of those with less p.
     alone = same(ahead, claims)  # (h, w)
     lone = everywhere((ahead * alone).int(), points)  # (words, t, t')
-    if (lone == 0).all(0).float().mean() <= FEW:
+    if lone.count_nonzero() >= (1 - FEW) * lone[0].numel():  # one bit each
         return lone, None
     ahead *= torch.maximum(alone, same(ahead, by_logit(masks, weights.log()[:, None, None])))
     of_all = bits(len(masks), masks.device).sum(1)[:, None, None]
